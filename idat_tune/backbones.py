@@ -1,0 +1,48 @@
+"""Backbones by short name: which timm model, with its tag, each name means."""
+
+import re
+from dataclasses import dataclass
+
+from idat_tune.errors import unknown
+
+NO_TEACHER = "none"
+RANDOM = "random:"  # prefix that asks for random weights instead of pretrained ones
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """A frozen vision transformer, named as timm names it."""
+
+    timm: str  # model name with its pretraining tag; empty for an embedded one
+    note: str
+
+
+# A bare timm name is a trap: without its tag `vit_base_patch16_224` means weights that were
+# fine-tuned on ImageNet-1k. So every short name pins the tag that the paper used.
+BACKBONES = {
+    "vit_small": Backbone("vit_small_patch16_224.augreg_in21k", "the paper's teacher"),
+    "vit_base": Backbone("vit_base_patch16_224.augreg_in21k", "the paper's student"),
+    "vit_large": Backbone("vit_large_patch16_224.augreg_in21k", "Tables 2 and 7"),
+    "vit_base_orig": Backbone("vit_base_patch16_224.orig_in21k", "original weights, used by VPT, NOAH, FacT"),
+    "vit_large_orig": Backbone("vit_large_patch16_224.orig_in21k", "original weights"),
+    "swin_small": Backbone("swin_small_patch4_window7_224.ms_in22k", "Table 8, teacher"),
+    "swin_base": Backbone("swin_base_patch4_window7_224.ms_in22k", "Table 8, student"),
+    "glyph_small": Backbone("", "embedded teacher, 41 k parameters"),
+    "glyph_base": Backbone("", "embedded student, 89 k parameters"),
+}
+EMBEDDED = tuple(name for name, backbone in BACKBONES.items() if not backbone.timm)
+_TIMM_NAME = re.compile(r"(vit|deit3?|swin)\w*_patch\d+\w*(\.\w+)?")
+
+
+def check(name: str) -> str:
+    """`name` itself if it can name a backbone: a short name, a timm ViT or Swin name, either after `random:`.
+
+    Whether timm knows a long name is found out where the model is built.
+
+    Raises:
+        BadInput: no backbone goes by that name.
+    """
+    plain = name.removeprefix(RANDOM)
+    if plain not in BACKBONES and not _TIMM_NAME.fullmatch(plain):
+        raise unknown("backbone", name, BACKBONES)
+    return name

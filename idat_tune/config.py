@@ -1,0 +1,218 @@
+"""RunConfig: one run as a frozen, validated value with dotted keys."""
+
+from collections.abc import Mapping
+from functools import cache
+from typing import Any, Literal, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from idat_tune import backbones, tasks
+from idat_tune.backbones import NO_TEACHER
+from idat_tune.errors import BadInput, unknown
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class AdapterConfig(_Frozen):
+    """The trainable module in every block, alike in student and teacher."""
+
+    kind: Literal["sequential", "parallel", "parallel_shared"] = "sequential"
+    hidden_dim: int = Field(4, ge=1, description="width of the bottleneck")
+    scale: float = Field(0.1, ge=0, description="factor on the branch of the parallel kinds; sequential has none")
+    init: Literal["trunc_normal", "zero_up"] = "trunc_normal"
+
+
+class DistillConfig(_Frozen):
+    """How the teacher's logits pull the student's, and the student's the teacher's."""
+
+    loss: Literal["kl", "mse", "mae", "cos"] = "kl"
+    temperature: float = Field(5.0, gt=0, description="softens both distributions; only kl uses it")
+    weight: float = Field(1.0, ge=0, description="lambda, the factor on the distillation loss")
+    square_temperature: bool = Field(False, description="multiply kl by T squared; off in the released code")
+    detach_teacher: bool = Field(False, description="let the teacher learn from its labels alone")
+
+
+class OptimConfig(_Frozen):
+    """AdamW and timm's cosine schedule, which changes the learning rate once per epoch."""
+
+    lr: float = Field(5e-3, gt=0)
+    weight_decay: float = Field(5e-5, ge=0, description="on matrices only")
+    warmup_epochs: int = Field(10, ge=0)
+    warmup_lr: float = Field(1e-7, ge=0, description="learning rate of epoch 0")
+    min_lr: float = Field(1e-8, ge=0)
+
+
+class ModelConfig(_Frozen):
+    """What holds for both backbones."""
+
+    drop_path: float = Field(0.0, ge=0, lt=1, description="stochastic depth of the last block; rises from 0")
+
+
+class RunConfig(_Frozen):
+    """One joint training of a student and a teacher (or of a student alone).
+
+    Written and read as a flat mapping with dotted keys, such as `{"task": "dtd", "optim.lr": 1e-3}`.
+    Defaults are the paper's; `RunConfig.for_task` fills in those that the paper sets per task.
+    """
+
+    task: str
+    student: str = "vit_base"
+    teacher: str = Field("vit_small", description="'none' trains the adapter alone")
+    adapter: AdapterConfig = AdapterConfig()
+    distill: DistillConfig = DistillConfig()
+    optim: OptimConfig = OptimConfig()
+    model: ModelConfig = ModelConfig()
+    epochs: int = Field(100, ge=1)
+    batch_size: int = Field(32, ge=1)
+    seed: int = Field(0, ge=0, lt=2**31)
+    precision: Literal["auto", "bf16", "fp32"] = Field("auto", description="auto: bf16 on CUDA, else fp32")
+    device: str = Field("auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")
+
+    @field_validator("task")
+    @classmethod
+    def _canonical_task(cls, name: str) -> str:
+        return tasks.get(name).name
+
+    @field_validator("student")
+    @classmethod
+    def _known_student(cls, name: str) -> str:
+        return backbones.check(name)
+
+    @field_validator("teacher")
+    @classmethod
+    def _known_teacher(cls, name: str) -> str:
+        return name if name == NO_TEACHER else backbones.check(name)
+
+    @model_validator(mode="after")
+    def _warmup_ends(self) -> Self:
+        if self.optim.warmup_epochs >= self.epochs:
+            raise BadInput(
+                f"optim.warmup_epochs {self.optim.warmup_epochs} leaves none of {self.epochs} epochs to train in; "
+                "lower it or raise epochs"
+            )
+        return self
+
+    @classmethod
+    def from_flat(cls, flat: Mapping[str, Any]) -> Self:
+        """The config of a flat mapping with dotted keys; what is not named keeps its default.
+
+        Raises:
+            BadInput: an unknown key, or a value of the wrong type or out of range; names the key.
+        """
+        try:
+            return cls.model_validate(_nested(flat))
+        except ValidationError as failure:
+            raise _as_bad_input(failure, flat) from None
+
+    @classmethod
+    def for_task(cls, name: str, changes: Mapping[str, Any] | None = None) -> Self:
+        """The paper's config for a task, with `changes` on top.
+
+        Warm-up takes a tenth of the epochs (10 of 100 in the paper) unless `changes` set it.
+
+        Raises:
+            BadInput: unknown task or key, or a value out of range.
+        """
+        task = tasks.get(name)
+        flat: dict[str, Any] = {
+            "task": task.name,
+            "student": task.student,
+            "teacher": task.teacher,
+            "epochs": task.epochs,
+            "optim.lr": task.lr,
+            "optim.weight_decay": task.weight_decay,
+            "model.drop_path": task.drop_path,
+            **(changes or {}),
+        }
+        epochs = flat["epochs"]
+        if "optim.warmup_epochs" not in flat and str(epochs).isdigit():
+            flat["optim.warmup_epochs"] = int(epochs) // 10
+        return cls.from_flat(flat)
+
+    def flat(self) -> dict[str, Any]:
+        """All settings under their dotted keys, in the order of the fields."""
+        return dict(_flattened(self.model_dump()))
+
+    def updated(self, changes: Mapping[str, Any]) -> Self:
+        """A copy with some dotted keys changed; raises BadInput as `from_flat` does."""
+        return self.from_flat({**self.flat(), **changes})
+
+    @property
+    def alone(self) -> bool:
+        """Whether the student learns without a teacher."""
+        return self.teacher == NO_TEACHER
+
+
+@cache
+def keys() -> tuple[str, ...]:
+    """Every dotted key of RunConfig, in the order of its fields."""
+    found: list[str] = []
+    for name, field in RunConfig.model_fields.items():
+        section = field.annotation
+        if isinstance(section, type) and issubclass(section, BaseModel):
+            found += [f"{name}.{inner}" for inner in section.model_fields]
+        else:
+            found.append(name)
+    return tuple(found)
+
+
+def parse_assignments(assignments: list[str]) -> dict[str, Any]:
+    """`["optim.lr=1e-3", ...]` as a flat mapping; values are read as YAML.
+
+    Raises:
+        BadInput: no `=`, an unknown key, or a key given twice.
+    """
+    flat: dict[str, Any] = {}
+    for assignment in assignments:
+        key, sign, value = assignment.partition("=")
+        key = key.strip()
+        if not sign:
+            raise BadInput(f"'{assignment}' sets nothing; write it as key=value, for example optim.lr=1e-3")
+        if key not in keys():
+            raise unknown("setting", key, keys())
+        if key in flat:
+            raise BadInput(f"setting '{key}' is given twice; keep one of {flat[key]} and {value}")
+        try:
+            flat[key] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            flat[key] = value
+    return flat
+
+
+def _nested(flat: Mapping[str, Any]) -> dict[str, Any]:
+    nested: dict[str, Any] = {}
+    for key, value in flat.items():
+        if key not in keys():
+            raise unknown("setting", key, keys())
+        if isinstance(value, bool) and key not in _SWITCHES:
+            raise BadInput(f"{key} cannot be {str(value).lower()}: it is not a switch")
+        section, _, name = key.rpartition(".")
+        (nested.setdefault(section, {}) if section else nested)[name] = value
+    return nested
+
+
+_SWITCHES = ("distill.square_temperature", "distill.detach_teacher")
+
+
+def _flattened(nested: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    pairs: list[tuple[str, Any]] = []
+    for key, value in nested.items():
+        pairs += _flattened(value, f"{key}.") if isinstance(value, dict) else [(prefix + key, value)]
+    return pairs
+
+
+def _as_bad_input(failure: ValidationError, flat: Mapping[str, Any]) -> BadInput:
+    error = failure.errors()[0]
+    key = ".".join(str(part) for part in error["loc"])
+    if error["type"] == "missing":
+        return BadInput(f"setting '{key}' is missing")
+    if error["type"] == "literal_error":
+        known = [name.strip(" '") for name in error["ctx"]["expected"].replace(" or ", ", ").split(",")]
+        return unknown(key, flat.get(key), known)
+    what = error["msg"].removeprefix("Input ")
+    if error["type"] == "string_pattern_mismatch":
+        what = "known: auto, cpu, mps, cuda, cuda:N"
+    return BadInput(f"{key} cannot be {flat.get(key)!r}: {what}")

@@ -1,0 +1,28 @@
+"""Every error raised on purpose: what came, what is known, the way out."""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class IdatError(Exception):
+    """A failure with a one-sentence message; a single argument, so that it crosses processes."""
+
+    exit_code = 1
+
+
+class BadInput(IdatError):
+    """Something the user gave cannot be used; nothing was changed."""
+
+    exit_code = 2
+
+
+class Diverged(IdatError):
+    """Training produced a loss that is not finite; trying again cannot help."""
+
+
+def unknown(kind: str, name: object, known: Iterable[str]) -> BadInput:
+    """The error for a name that is not in a closed list, with the nearest known one."""
+    names = list(known)
+    near = get_close_matches(str(name), names, n=1, cutoff=0.5)
+    hint = f"; did you mean '{near[0]}'?" if near else ";"
+    return BadInput(f"unknown {kind} '{name}'{hint} known: {', '.join(names)}")
