@@ -141,6 +141,11 @@ class RunConfig(_Frozen):
         return self.from_flat({**self.flat(), **changes})
 
     @property
+    def classes(self) -> int:
+        """Classes of the task."""
+        return tasks.get(self.task).classes
+
+    @property
     def alone(self) -> bool:
         """Whether the student learns without a teacher."""
         return self.teacher == NO_TEACHER

@@ -1,0 +1,214 @@
+"""A frozen timm backbone with trainable adapters and a trainable head."""
+
+# B batch, H W pixels, C classes
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Any
+
+import torch
+from torch import Generator, Tensor, nn
+
+from idat_tune import adapters, embedded
+from idat_tune.backbones import BACKBONES, EMBEDDED, RANDOM
+from idat_tune.config import RunConfig
+from idat_tune.errors import BadInput, unknown
+
+
+@dataclass(frozen=True)
+class InputSpec:
+    """What images a backbone was pretrained on."""
+
+    size: int  # pixels, both ways
+    channels: int
+    mean: tuple[float, ...]  # per channel, for pixels in [0, 1]
+    std: tuple[float, ...]
+    interpolation: str = "bicubic"
+
+
+class AdaptedModel(nn.Module):
+    """A student or a teacher: everything frozen but its adapters and its head."""
+
+    def __init__(self, backbone: nn.Module, spec: InputSpec):
+        super().__init__()
+        self.backbone = backbone
+        self.spec = spec
+        # Pixels arrive as bytes: (x / 255 - mean) / std, folded into one factor and one shift.
+        shape = (1, spec.channels, 1, 1)
+        self.register_buffer("shift", torch.tensor(spec.mean).view(shape) * 255, persistent=False)
+        self.register_buffer("factor", 1 / (torch.tensor(spec.std).view(shape) * 255), persistent=False)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Logits (B, C) of pixels (B, channels, H, W) in 0..255, as bytes or floats; normalises them itself."""
+        return self.backbone((pixels.float() - self.shift) * self.factor)
+
+    def trainable(self) -> dict[str, nn.Parameter]:
+        """The parameters that train, by name: `blocks.0.adapter.down.weight`, ..., `head.weight`."""
+        return {name: value for name, value in self.backbone.named_parameters() if value.requires_grad}
+
+    def trained_state(self) -> dict[str, Tensor]:
+        """Copies of the trainable parameters on the CPU, under the names of `trainable`."""
+        return {name: value.detach().cpu().clone() for name, value in self.trainable().items()}
+
+    def load_trained_state(self, state: Mapping[str, Tensor]) -> None:
+        """Set the trainable parameters.
+
+        Raises:
+            BadInput: a tensor is missing, is not known, or has another shape; names it.
+        """
+        own = self.trainable()
+        for name in own.keys() | state.keys():
+            if name not in state:
+                raise BadInput(f"tensor '{name}' is missing; it must have shape {tuple(own[name].shape)}")
+            if name not in own:
+                raise BadInput(f"tensor '{name}' does not belong to this student; check student and adapter.kind")
+            if state[name].shape != own[name].shape:
+                raise BadInput(
+                    f"tensor '{name}' has shape {tuple(state[name].shape)}, but this student wants "
+                    f"{tuple(own[name].shape)}; check student, adapter.hidden_dim and the number of classes"
+                )
+        with torch.no_grad():
+            for name, parameter in own.items():
+                parameter.copy_(state[name])
+
+
+def input_spec(name: str) -> InputSpec:
+    """What a backbone takes, without building it.
+
+    Raises:
+        BadInput: timm knows no such model.
+    """
+    plain = name.removeprefix(RANDOM)
+    if plain in EMBEDDED:
+        mean, std = (embedded.MEAN,) * embedded.CHANNELS, (embedded.STD,) * embedded.CHANNELS
+        return InputSpec(embedded.SIZE, embedded.CHANNELS, mean, std)
+    import timm
+
+    cfg = timm.get_pretrained_cfg(timm_name(plain))
+    channels, size, _ = cfg.input_size
+    return InputSpec(size, channels, tuple(cfg.mean), tuple(cfg.std), cfg.interpolation)
+
+
+def timm_name(name: str) -> str:
+    """The timm name, with tag, of a backbone that is not embedded.
+
+    Raises:
+        BadInput: timm knows no such model, or no such tag of it; offers the nearest.
+    """
+    import timm
+
+    known = BACKBONES.get(name)
+    if known is not None:
+        return known.timm
+    architecture, _, tag = name.partition(".")
+    if not timm.is_model(architecture):
+        near = get_close_matches(architecture, timm.list_models(["vit_*", "deit*", "swin_*"]), n=1)
+        raise unknown("backbone", name, [*BACKBONES, *near])
+    tags = [full.partition(".")[2] for full in timm.list_pretrained(f"{architecture}.*")]
+    if tag and tag not in tags:
+        raise unknown(f"pretraining tag of {architecture}", tag, tags)
+    return name
+
+
+def build(name: str, classes: int, config: RunConfig, seed: int) -> AdaptedModel:
+    """A student or teacher on the CPU, in training mode, its adapters and head drawn from `seed`.
+
+    Args:
+        name: a backbone, by a name of `backbones` or timm's; with `random:` in front, without its weights.
+        classes: outputs of the head.
+        config: what adapter to insert, and the drop-path rate.
+        seed: of the initial values; the frozen part does not depend on it.
+
+    Raises:
+        BadInput: the backbone is unknown, its weights cannot be had, or the adapter does not fit in it.
+    """
+    backbone = _frozen(name)
+    generator = torch.Generator().manual_seed(seed)
+    _set_drop_path(backbone, config.model.drop_path)
+    adapters.insert(backbone, config.adapter, generator)
+    _new_head(backbone, classes, generator)
+    return AdaptedModel(backbone, input_spec(name)).train()
+
+
+def build_pair(config: RunConfig, classes: int) -> tuple[AdaptedModel, AdaptedModel | None]:
+    """Student and teacher of a config; no teacher where it trains alone.
+
+    The student's initial values do not depend on the teacher, so that runs with and without one compare.
+
+    Raises:
+        BadInput: as `build`, or the two take images of different shape.
+    """
+    student = build(config.student, classes, config, seed=2 * config.seed)
+    if config.alone:
+        return student, None
+    teacher = build(config.teacher, classes, config, seed=2 * config.seed + 1)
+    ours, theirs = student.spec, teacher.spec
+    if (ours.size, ours.channels) != (theirs.size, theirs.channels):
+        raise BadInput(
+            f"teacher {config.teacher} takes {theirs.channels}x{theirs.size}x{theirs.size} images but student "
+            f"{config.student} {ours.channels}x{ours.size}x{ours.size}; both see the same, so choose alike"
+        )
+    return student, teacher
+
+
+def _frozen(name: str) -> nn.Module:
+    backbone = _create(name)
+    for parameter in backbone.parameters():
+        parameter.requires_grad_(False)
+    return backbone
+
+
+def _create(name: str) -> nn.Module:
+    plain = name.removeprefix(RANDOM)
+    if plain != name:
+        # Drawn from one fixed seed: an export names its backbone and must find the same one again.
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            return _untrained(plain)
+    if plain in EMBEDDED:
+        return embedded.create_backbone(plain)
+    return _pretrained(plain)
+
+
+def _untrained(name: str) -> nn.Module:
+    if name in EMBEDDED:
+        return embedded.create_backbone(name, pretrained=False)
+    import timm
+
+    return timm.create_model(timm_name(name), pretrained=False, num_classes=0)
+
+
+def _pretrained(name: str) -> nn.Module:
+    import timm
+
+    full = timm_name(name)
+    try:
+        return timm.create_model(full, pretrained=True, num_classes=0)
+    except (OSError, RuntimeError, ValueError) as failure:
+        raise BadInput(
+            f"the weights of {full} cannot be had ({type(failure).__name__}: {_first_line(failure)}); connect once so "
+            f"that they reach the Hugging Face cache, or copy that cache here and set HF_HOME"
+        ) from failure
+
+
+def _first_line(failure: Exception) -> str:
+    return str(failure).strip().split("\n")[0][:160]
+
+
+def _set_drop_path(backbone: nn.Module, rate: float) -> None:
+    """Stochastic depth that rises linearly from 0 at the first block to `rate` at the last, as timm lays it out."""
+    from timm.layers import DropPath
+
+    blocks: list[Any] = [block for container in adapters.block_lists(backbone) for block in container]
+    for depth, block in enumerate(blocks):
+        probability = rate * depth / max(len(blocks) - 1, 1)
+        for branch in ("drop_path1", "drop_path2"):
+            setattr(block, branch, DropPath(probability) if probability > 0 else nn.Identity())
+
+
+def _new_head(backbone: Any, classes: int, generator: Generator) -> None:
+    backbone.reset_classifier(classes)
+    head = backbone.get_classifier()
+    nn.init.trunc_normal_(head.weight, std=adapters.INIT_STD, generator=generator)
+    nn.init.zeros_(head.bias)

@@ -1,0 +1,210 @@
+"""Joint training of a student and a teacher; yields EpochMetrics."""
+
+# B batch, C classes
+
+import math
+import time
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+import torch.nn.functional as F
+from timm.optim import param_groups_weight_decay
+from timm.scheduler import create_scheduler_v2
+from torch import Tensor
+
+from idat_tune.config import OptimConfig, RunConfig
+from idat_tune.data import Images
+from idat_tune.distill import distillation
+from idat_tune.errors import BadInput, Diverged
+from idat_tune.metrics import EpochMetrics
+from idat_tune.model import AdaptedModel, build_pair
+
+EVAL_BATCH = 200
+
+
+def run(config: RunConfig, train: Images, val: Images | None = None, classes: int | None = None) -> "Training":
+    """One joint training: iterate it for an EpochMetrics per epoch; the models are on it, at any time.
+
+        training = run(config, data.load("digits", "train", 32, 1), data.load("digits", "val", 32, 1))
+        for epoch in training:
+            print(epoch.epoch, epoch.val_accuracy)
+        training.student
+
+    Args:
+        config: what to train.
+        train: images that are learnt from; their shape is what the student takes.
+        val: images to measure on after every epoch, if any.
+        classes: outputs of the heads; those of the config's task unless given.
+
+    Raises:
+        BadInput: the models cannot be built, or the images do not fit them.
+        Diverged: while iterating, once a training loss is not finite.
+    """
+    return Training(config, train, val, classes)
+
+
+class Training:
+    """Student, teacher, optimizer and schedule of one run, on the plain eager path."""
+
+    def __init__(self, config: RunConfig, train: Images, val: Images | None, classes: int | None = None):
+        self.config = config
+        self.device = choose_device(config.device)
+        classes = classes or config.classes
+        self.student, self.teacher = (
+            None if model is None else model.to(self.device) for model in build_pair(config, classes)
+        )
+        self._check(train)
+        self.train = to_device(train, self.device)
+        self.val = None if val is None else to_device(val, self.device)
+        self.optimizer = optimizer_for(config.optim, [self.student, self.teacher])
+        self.scheduler = scheduler_for(config, self.optimizer)
+        self.shuffle = torch.Generator().manual_seed(config.seed)
+
+    def _check(self, train: Images) -> None:
+        spec = self.student.spec
+        shape = train.pixels.shape[1:]
+        if shape != (spec.channels, spec.size, spec.size):
+            raise BadInput(
+                f"student {self.config.student} takes {spec.channels}x{spec.size}x{spec.size} images, not "
+                f"{'x'.join(map(str, shape))}"
+            )
+        if len(train) < self.config.batch_size:
+            raise BadInput(f"batch_size {self.config.batch_size} is larger than the {len(train)} training images")
+
+    def __iter__(self) -> Iterator[EpochMetrics]:
+        # Seeded here for drop-path alone; initial values and shuffling have generators of their own.
+        torch.manual_seed(self.config.seed)
+        for epoch in range(self.config.epochs):
+            yield self._epoch(epoch)
+
+    def _epoch(self, epoch: int) -> EpochMetrics:
+        start = time.perf_counter()
+        images, labels = self.train
+        self.student.train()
+        if self.teacher is not None:
+            self.teacher.train()
+        order = torch.randperm(len(labels), generator=self.shuffle).to(self.device)
+        batch = self.config.batch_size
+        steps = len(labels) // batch  # the last, smaller batch is dropped, as released
+        totals = torch.zeros(4, device=self.device)
+        for step in range(steps):
+            index = order[step * batch : (step + 1) * batch]
+            totals += self._step(images[index], labels[index])
+        loss, ce_student, ce_teacher, distill = (totals / steps).tolist()
+        trained = time.perf_counter() - start
+        lr = self.optimizer.param_groups[0]["lr"]
+        if not math.isfinite(loss):
+            raise Diverged(f"the training loss became {loss} in epoch {epoch} at learning rate {lr:.3g}")
+        self.scheduler.step(epoch + 1)
+        accuracy, val_loss = self._validate(self.student)
+        return EpochMetrics(
+            epoch=epoch,
+            lr=lr,
+            train_loss=loss,
+            train_ce_student=ce_student,
+            train_ce_teacher=None if self.teacher is None else ce_teacher,
+            train_distill=None if self.teacher is None else distill,
+            val_accuracy=accuracy,
+            val_loss=val_loss,
+            val_teacher_accuracy=None if self.teacher is None else self._validate(self.teacher)[0],
+            seconds=time.perf_counter() - start,
+            images_per_second=steps * batch / trained,
+            gpu_memory_gb=_peak_memory_gb(self.device),
+        )
+
+    def _step(self, pixels: Tensor, labels_B: Tensor) -> Tensor:
+        """One update of both models; its (loss, student's CE, teacher's CE, distillation), not yet synchronised."""
+        distill = ce_teacher = torch.zeros((), device=self.device)
+        with self._autocast():
+            student_BC = self.student(pixels).float()
+            ce_student = loss = F.cross_entropy(student_BC, labels_B)
+            if self.teacher is not None:
+                teacher_BC = self.teacher(pixels).float()
+                ce_teacher = F.cross_entropy(teacher_BC, labels_B)
+                distill = distillation(student_BC, teacher_BC, self.config.distill)
+                loss = ce_student + ce_teacher + self.config.distill.weight * distill
+        # One backward and one optimizer for both: the released second backward of the same loss changes
+        # nothing but a factor 2 in the teacher's gradient, to which Adam is indifferent.
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        self.optimizer.step()
+        return torch.stack([loss, ce_student, ce_teacher, distill]).detach()
+
+    def _validate(self, model: AdaptedModel) -> tuple[float | None, float | None]:
+        if self.val is None:
+            return None, None
+        return evaluate(model, *self.val, autocast=self._autocast())
+
+    def _autocast(self) -> AbstractContextManager:
+        return autocast(self.config, self.device)
+
+
+def evaluate(
+    model: AdaptedModel, pixels: Tensor, labels: Tensor, autocast: AbstractContextManager | None = None
+) -> tuple[float, float]:
+    """Accuracy (a fraction) and mean cross-entropy of a model, in eval mode, over pixels (N, channels, H, W)."""
+    model.eval()
+    correct = torch.zeros((), device=labels.device)
+    loss = torch.zeros((), device=labels.device)
+    with torch.no_grad(), autocast or nullcontext():
+        for pixels_B, labels_B in zip(pixels.split(EVAL_BATCH), labels.split(EVAL_BATCH), strict=True):
+            logits_BC = model(pixels_B).float()
+            correct += (logits_BC.argmax(dim=-1) == labels_B).sum()
+            loss += F.cross_entropy(logits_BC, labels_B, reduction="sum")
+    return correct.item() / len(labels), loss.item() / len(labels)
+
+
+def optimizer_for(config: OptimConfig, models: list[AdaptedModel | None]) -> torch.optim.AdamW:
+    """AdamW over what trains in all models; weight decay on matrices only, biases get none."""
+    groups = [
+        group
+        for model in models
+        if model is not None
+        for group in param_groups_weight_decay(model, config.weight_decay, no_weight_decay_list=())
+    ]
+    return torch.optim.AdamW(groups, lr=config.lr, betas=(0.9, 0.999), eps=1e-8)
+
+
+def scheduler_for(config: RunConfig, optimizer: torch.optim.Optimizer):  # type: ignore[no-untyped-def]
+    """timm's cosine over epochs; linear warm-up replaces its beginning, so epoch 0 runs at `optim.warmup_lr`."""
+    scheduler, _ = create_scheduler_v2(
+        optimizer,
+        sched="cosine",
+        num_epochs=config.epochs,
+        min_lr=config.optim.min_lr,
+        warmup_lr=config.optim.warmup_lr,
+        warmup_epochs=config.optim.warmup_epochs,
+    )
+    return scheduler
+
+
+def choose_device(name: str) -> torch.device:
+    """The device of a name; `auto` takes CUDA, then Apple's MPS, then the CPU.
+
+    Raises:
+        BadInput: the device asked for is not there.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    device = torch.device(name)
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if not there[device.type] or (device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count()):
+        raise BadInput(f"device '{name}' is not on this machine; known: auto, cpu; `idat-tune doctor` tells more")
+    return device
+
+
+def autocast(config: RunConfig, device: torch.device) -> AbstractContextManager:
+    """The mixed-precision context of a config: bf16 on CUDA unless fp32 is asked for, fp32 elsewhere."""
+    bf16 = config.precision == "bf16" or (config.precision == "auto" and device.type == "cuda")
+    return torch.autocast(device.type, dtype=torch.bfloat16) if bf16 else nullcontext()
+
+
+def to_device(images: Images, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Pixels (bytes) and labels as tensors on the device."""
+    # Copied: the arrays may be read-only views of memory that other processes share.
+    return torch.tensor(images.pixels, device=device), torch.tensor(images.labels, device=device)
+
+
+def _peak_memory_gb(device: torch.device) -> float | None:
+    return torch.cuda.max_memory_allocated(device) / 1e9 if device.type == "cuda" else None
