@@ -14,21 +14,22 @@ class Backbone:
     """A frozen vision transformer, named as timm names it."""
 
     timm: str  # model name with its pretraining tag; empty for an embedded one
+    teacher: str  # short name of the teacher that goes with it by default: small, as the paper found best
     note: str
 
 
 # A bare timm name is a trap: without its tag `vit_base_patch16_224` means weights that were
 # fine-tuned on ImageNet-1k. So every short name pins the tag that the paper used.
 BACKBONES = {
-    "vit_small": Backbone("vit_small_patch16_224.augreg_in21k", "the paper's teacher"),
-    "vit_base": Backbone("vit_base_patch16_224.augreg_in21k", "the paper's student"),
-    "vit_large": Backbone("vit_large_patch16_224.augreg_in21k", "Tables 2 and 7"),
-    "vit_base_orig": Backbone("vit_base_patch16_224.orig_in21k", "original weights, used by VPT, NOAH, FacT"),
-    "vit_large_orig": Backbone("vit_large_patch16_224.orig_in21k", "original weights"),
-    "swin_small": Backbone("swin_small_patch4_window7_224.ms_in22k", "Table 8, teacher"),
-    "swin_base": Backbone("swin_base_patch4_window7_224.ms_in22k", "Table 8, student"),
-    "glyph_small": Backbone("", "embedded teacher, 41 k parameters"),
-    "glyph_base": Backbone("", "embedded student, 89 k parameters"),
+    "vit_small": Backbone("vit_small_patch16_224.augreg_in21k", "vit_small", "the paper's teacher"),
+    "vit_base": Backbone("vit_base_patch16_224.augreg_in21k", "vit_small", "the paper's student"),
+    "vit_large": Backbone("vit_large_patch16_224.augreg_in21k", "vit_small", "Tables 2 and 7"),
+    "vit_base_orig": Backbone("vit_base_patch16_224.orig_in21k", "vit_small", "original weights, used by VPT, NOAH, FacT"),
+    "vit_large_orig": Backbone("vit_large_patch16_224.orig_in21k", "vit_small", "original weights"),
+    "swin_small": Backbone("swin_small_patch4_window7_224.ms_in22k", "swin_small", "Table 8, teacher"),
+    "swin_base": Backbone("swin_base_patch4_window7_224.ms_in22k", "swin_small", "Table 8, student"),
+    "glyph_small": Backbone("", "glyph_small", "embedded teacher, 41 k parameters"),
+    "glyph_base": Backbone("", "glyph_small", "embedded student, 89 k parameters"),
 }
 EMBEDDED = tuple(name for name, backbone in BACKBONES.items() if not backbone.timm)
 _TIMM_NAME = re.compile(r"(vit|deit3?|swin)\w*_patch\d+\w*(\.\w+)?")
@@ -46,3 +47,9 @@ def check(name: str) -> str:
     if plain not in BACKBONES and not _TIMM_NAME.fullmatch(plain):
         raise unknown("backbone", name, BACKBONES)
     return name
+
+
+def default_teacher(student: str) -> str:
+    """The teacher that goes with a student unless another is named; a timm name that we do not list teaches itself."""
+    known = BACKBONES.get(student)
+    return known.teacher if known else student

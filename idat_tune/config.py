@@ -111,16 +111,18 @@ class RunConfig(_Frozen):
     def for_task(cls, name: str, changes: Mapping[str, Any] | None = None) -> Self:
         """The paper's config for a task, with `changes` on top.
 
-        Warm-up takes a tenth of the epochs (10 of 100 in the paper) unless `changes` set it.
+        Unless `changes` say otherwise, warm-up takes a tenth of the epochs (10 of 100 in the paper), and the
+        teacher is the one that goes with the student.
 
         Raises:
             BadInput: unknown task or key, or a value out of range.
         """
         task = tasks.get(name)
+        student = (changes or {}).get("student", task.student)
         flat: dict[str, Any] = {
             "task": task.name,
-            "student": task.student,
-            "teacher": task.teacher,
+            "student": student,
+            "teacher": backbones.default_teacher(student),
             "epochs": task.epochs,
             "optim.lr": task.lr,
             "optim.weight_decay": task.weight_decay,

@@ -4,14 +4,14 @@
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
 import torch.nn.functional as F
 from timm.optim import param_groups_weight_decay
 from timm.scheduler import create_scheduler_v2
-from torch import Tensor
+from torch import Tensor, nn
 
 from idat_tune.config import OptimConfig, RunConfig
 from idat_tune.data import Images
@@ -56,7 +56,7 @@ class Training:
         )
         self._check(train)
         self.train = to_device(train, self.device)
-        self.val = None if val is None else to_device(val, self.device)
+        self.val = None if val is None else [to_device(val, self.device)]
         self.optimizer = optimizer_for(config.optim, [self.student, self.teacher])
         self.scheduler = scheduler_for(config, self.optimizer)
         self.shuffle = torch.Generator().manual_seed(config.seed)
@@ -116,7 +116,7 @@ class Training:
     def _step(self, pixels: Tensor, labels_B: Tensor) -> Tensor:
         """One update of both models; its (loss, student's CE, teacher's CE, distillation), not yet synchronised."""
         distill = ce_teacher = torch.zeros((), device=self.device)
-        with self._autocast():
+        with autocast(self.config, self.device):
             student_BC = self.student(pixels).float()
             ce_student = loss = F.cross_entropy(student_BC, labels_B)
             if self.teacher is not None:
@@ -132,27 +132,27 @@ class Training:
         return torch.stack([loss, ce_student, ce_teacher, distill]).detach()
 
     def _validate(self, model: AdaptedModel) -> tuple[float | None, float | None]:
-        if self.val is None:
-            return None, None
-        return evaluate(model, *self.val, autocast=self._autocast())
-
-    def _autocast(self) -> AbstractContextManager:
-        return autocast(self.config, self.device)
+        return (None, None) if self.val is None else evaluate(model, self.val, self.config)
 
 
 def evaluate(
-    model: AdaptedModel, pixels: Tensor, labels: Tensor, autocast: AbstractContextManager | None = None
+    model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], config: RunConfig
 ) -> tuple[float, float]:
-    """Accuracy (a fraction) and mean cross-entropy of a model, in eval mode, over pixels (N, channels, H, W)."""
+    """Accuracy (a fraction) and mean cross-entropy of a model over pairs of pixels (B, ch, H, W) and labels (B,).
+
+    Leaves the model in eval mode. Larger batches are cut, so their size does not matter.
+    """
     model.eval()
-    correct = torch.zeros((), device=labels.device)
-    loss = torch.zeros((), device=labels.device)
-    with torch.no_grad(), autocast or nullcontext():
-        for pixels_B, labels_B in zip(pixels.split(EVAL_BATCH), labels.split(EVAL_BATCH), strict=True):
-            logits_BC = model(pixels_B).float()
-            correct += (logits_BC.argmax(dim=-1) == labels_B).sum()
-            loss += F.cross_entropy(logits_BC, labels_B, reduction="sum")
-    return correct.item() / len(labels), loss.item() / len(labels)
+    correct, loss, count = 0.0, 0.0, 0
+    with torch.no_grad():
+        for pixels, labels in batches:
+            for pixels_B, labels_B in zip(pixels.split(EVAL_BATCH), labels.split(EVAL_BATCH), strict=True):
+                with autocast(config, pixels.device):
+                    logits_BC = model(pixels_B).float()
+                correct += (logits_BC.argmax(dim=-1) == labels_B).sum().item()
+                loss += F.cross_entropy(logits_BC, labels_B, reduction="sum").item()
+                count += len(labels_B)
+    return correct / count, loss / count
 
 
 def optimizer_for(config: OptimConfig, models: list[AdaptedModel | None]) -> torch.optim.AdamW:

@@ -27,7 +27,6 @@ class Task:
     aliases: tuple[str, ...] = ()
     class_names: tuple[str, ...] = ()  # in the order of the labels; empty where not known
     student: str = "vit_base"
-    teacher: str = "vit_small"
     epochs: int = 100
     train: int = 800  # images in the train split
     val: int = 200  # images in the val split
@@ -54,7 +53,6 @@ def _embedded(name: str, title: str, test: int, class_names: tuple[str, ...]) ->
         drop_path=0.0,
         class_names=class_names,
         student="glyph_base",
-        teacher="glyph_small",
         epochs=10,
     )
 

@@ -1,0 +1,152 @@
+"""A trained student as a folder of plain files; load it and predict with it."""
+
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from PIL import Image
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from idat_tune import data, tasks
+from idat_tune.config import RunConfig
+from idat_tune.errors import BadInput
+from idat_tune.model import AdaptedModel, build
+
+FILES = ("config.yaml", "adapter.safetensors", "metrics.json", "labels.json", "README.md")
+
+
+class Student(nn.Module):
+    """A student ready to use, in eval mode: no teacher, no optimizer.
+
+    student.transform(image)        PIL image -> bytes (channels, H, W), as the training images were made
+    student(pixels)                 bytes (B, channels, H, W) -> logits (B, classes)
+    student.predict([image, ...])   PIL images -> [(label, probability), ...]
+    """
+
+    def __init__(self, model: AdaptedModel, config: RunConfig, labels: Sequence[str], metrics: Mapping[str, Any]):
+        super().__init__()
+        self.model = model
+        self.config = config
+        self.labels = list(labels)
+        self.metrics = dict(metrics)
+        self.transform = partial(_transform, spec=model.spec)
+        self.eval()
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Logits (B, classes) of pixels (B, channels, H, W) in 0..255; normalises them itself."""
+        return self.model(pixels)
+
+    def predict(self, images: Sequence[Image.Image]) -> list[tuple[str, float]]:
+        """The most probable label of each image, and its probability."""
+        device = self.model.shift.device
+        with torch.no_grad():
+            pixels = torch.stack([self.transform(image) for image in images]).to(device)
+            probability, index = self(pixels).softmax(dim=-1).max(dim=-1)
+        return [(self.labels[i], p) for i, p in zip(index.tolist(), probability.tolist(), strict=True)]
+
+
+def _transform(image: Image.Image, spec: Any) -> Tensor:
+    return torch.from_numpy(data.decode(image, spec.size, spec.channels, spec.interpolation))
+
+
+def save(
+    folder: Path, config: RunConfig, state: Mapping[str, Tensor], metrics: Mapping[str, Any], card: str = ""
+) -> None:
+    """Write a student's trained tensors and all that is needed to use them; replaces the folder as a whole.
+
+    Args:
+        folder: where to; its parent must exist.
+        config: the run that trained it.
+        state: adapters and head, as `AdaptedModel.trained_state` gives them; the backbone is not copied.
+        metrics: what is known of it, plain values; `test_accuracy` among them where it was measured.
+        card: further paragraphs (Markdown) for the model card.
+    """
+    partial_folder = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(partial_folder, ignore_errors=True)
+    partial_folder.mkdir()
+    labels = label_names(config.task)
+    (partial_folder / "config.yaml").write_text(yaml.safe_dump(config.flat(), sort_keys=False))
+    save_file(dict(state), partial_folder / "adapter.safetensors")
+    (partial_folder / "metrics.json").write_text(json.dumps(dict(metrics), indent=2) + "\n")
+    (partial_folder / "labels.json").write_text(json.dumps(labels, indent=2) + "\n")
+    (partial_folder / "README.md").write_text(_card(folder.name, config, metrics, card))
+    shutil.rmtree(folder, ignore_errors=True)
+    partial_folder.rename(folder)
+
+
+def label_names(task: str) -> list[str]:
+    """A name for every class of a task; its number where no name is known."""
+    known = tasks.get(task)
+    return list(known.class_names) or [str(label) for label in range(known.classes)]
+
+
+def _card(name: str, config: RunConfig, metrics: Mapping[str, Any], card: str) -> str:
+    taught = "without a teacher" if config.alone else f"beside the teacher `{config.teacher}`"
+    lines = [
+        f"# {name}: {config.student} adapted to {tasks.get(config.task).title}",
+        "",
+        f"A frozen `{config.student}` with {config.adapter.kind} adapters (hidden dimension "
+        f"{config.adapter.hidden_dim}), trained {taught} by idat-tune. `adapter.safetensors` holds the adapters "
+        "and the head; the backbone comes from its own source.",
+        "",
+        "```python",
+        "import idat_tune",
+        "from PIL import Image",
+        "",
+        'student = idat_tune.load("path/to/this/folder")',
+        'student.predict([Image.open("image.png")])',
+        "```",
+        "",
+        "| measured | |",
+        "|---|---|",
+        *(f"| {key} | {value} |" for key, value in metrics.items()),
+        "",
+        *([card, ""] if card else []),
+    ]
+    return "\n".join(lines)
+
+
+def load(folder: str | Path, device: str = "cpu") -> Student:
+    """The student of an export folder, in eval mode, with its transform, labels, config and metrics.
+
+    Raises:
+        BadInput: a file is missing or damaged, or the tensors do not fit the config; names it.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise BadInput(f"no export folder at {folder}; a search writes one at <out>/<name>/best")
+    for name in FILES[:-1]:
+        if not (folder / name).is_file():
+            raise BadInput(f"export folder {folder} is incomplete: {name} is missing; it holds {', '.join(FILES)}")
+    config = _read(folder / "config.yaml", lambda text: RunConfig.from_flat(yaml.safe_load(text)))
+    labels = _read(folder / "labels.json", json.loads)
+    metrics = _read(folder / "metrics.json", json.loads)
+    if not isinstance(labels, list) or not labels:
+        raise BadInput(f"{folder / 'labels.json'} must hold a list of class names")
+    try:
+        state = load_file(folder / "adapter.safetensors")
+    except (SafetensorError, OSError) as failure:
+        raise BadInput(f"{folder / 'adapter.safetensors'} is damaged: {failure}; export it again") from None
+    model = build(config.student, len(labels), config, seed=0)
+    try:
+        model.load_trained_state(state)
+    except BadInput as failure:
+        raise BadInput(f"{folder / 'adapter.safetensors'}: {failure}") from None
+    return Student(model, config, labels, metrics).to(device)
+
+
+def _read(path: Path, parse: Any) -> Any:
+    try:
+        return parse(path.read_text(encoding="utf-8"))
+    except BadInput as failure:
+        raise BadInput(f"{path}: {failure}") from None
+    except (ValueError, TypeError, AttributeError, yaml.YAMLError) as failure:
+        line = str(failure).split("\n")[0]
+        raise BadInput(f"{path} cannot be read: {line}; export it again") from None

@@ -1,0 +1,120 @@
+"""The append-only journal of finished trials: the truth of a search, from which it resumes."""
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+from idat_tune.errors import BadInput
+from idat_tune.metrics import WORST, EpochMetrics, score, write_table
+
+EXPLORE, FINAL = "explore", "final"  # stages
+COMPLETE, STOPPED, FAILED = "complete", "stopped", "failed"  # statuses
+
+
+@dataclass(frozen=True)
+class TrialRecord:
+    """What is known of a trial that has ended, well or not."""
+
+    id: str  # unique in its search: explore-003, final-winner-0
+    stage: str  # EXPLORE or FINAL
+    arms: tuple[str, ...]  # what it stands for: default, alone, no_distill, winner; none for a proposed one
+    config: Mapping[str, Any]  # flat, complete
+    status: str  # COMPLETE, STOPPED by halving, or FAILED
+    reason: str | None = None  # why it failed
+    labels: Mapping[str, Any] | None = None  # what the sampler chose, by its names; None outside the space
+    epochs: tuple[EpochMetrics, ...] = ()
+    val_images: int = 0
+    seconds: float = 0.0  # wall time from proposal to end
+    set_up_seconds: float = 0.0  # of these, building models and loading data
+    trainable_params: int | None = None  # of the student: adapters and head
+    test_accuracy: float | None = None  # final trials only
+    test_loss: float | None = None
+    versions: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def last(self) -> EpochMetrics | None:
+        """The last epoch it got through."""
+        return self.epochs[-1] if self.epochs else None
+
+    @property
+    def score(self) -> float:
+        """The rank of its last epoch; the worst there is for a trial that failed."""
+        if self.status == FAILED or self.last is None:
+            return WORST
+        return score(self.last.val_accuracy, self.last.val_loss, max(self.val_images, 1))
+
+    def row(self) -> dict[str, Any]:
+        """Its row of trials.parquet."""
+        last = self.last.as_dict() if self.last else {}
+        return {
+            "trial": self.id,
+            "stage": self.stage,
+            "arms": ",".join(self.arms),
+            "status": self.status,
+            "reason": self.reason,
+            "epochs_run": len(self.epochs),
+            **{name: last.get(name) for name in ("val_accuracy", "val_loss", "val_teacher_accuracy", "train_loss")},
+            "score": self.score,
+            "test_accuracy": self.test_accuracy,
+            "test_loss": self.test_loss,
+            "trainable_params": self.trainable_params,
+            "seconds": self.seconds,
+            "set_up_seconds": self.set_up_seconds,
+            "training_seconds": sum(epoch.seconds for epoch in self.epochs),
+            **self.config,
+        }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """The inverse of `dataclasses.asdict`, for what JSON gives back."""
+        epochs = tuple(EpochMetrics.from_dict(epoch) for epoch in values["epochs"])
+        return cls(**{**values, "arms": tuple(values["arms"]), "epochs": epochs})
+
+
+class Journal:
+    """One JSON line per finished trial; a line that a crash cut short is dropped, and its trial runs again."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.records: list[TrialRecord] = []
+        if path.exists():
+            self._replay()
+
+    def _replay(self) -> None:
+        lines = self.path.read_bytes().split(b"\n")
+        whole, rest = lines[:-1], lines[-1]
+        for number, line in enumerate(whole, start=1):
+            try:
+                self.records.append(TrialRecord.from_dict(json.loads(line)))
+            except (ValueError, TypeError, KeyError) as failure:
+                raise BadInput(
+                    f"{self.path}, line {number} is damaged ({failure}); delete that line and its trial runs again"
+                ) from None
+        if rest:
+            with self.path.open("r+b") as file:
+                file.truncate(len(self.path.read_bytes()) - len(rest))
+
+    def append(self, record: TrialRecord) -> None:
+        """Write a finished trial; it is on the disk when this returns."""
+        with self.path.open("ab") as file:
+            file.write(json.dumps(asdict(record)).encode() + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
+        self.records.append(record)
+
+    def of(self, stage: str) -> list[TrialRecord]:
+        """The records of a stage, oldest first."""
+        return [record for record in self.records if record.stage == stage]
+
+    def write_tables(self, folder: Path) -> None:
+        """Write trials.parquet (a row per trial) and epochs.parquet (a row per epoch of each)."""
+        write_table(folder / "trials.parquet", [record.row() for record in self.records])
+        epochs = [
+            {"trial": record.id, "stage": record.stage, **epoch.as_dict()}
+            for record in self.records
+            for epoch in record.epochs
+        ]
+        write_table(folder / "epochs.parquet", epochs)

@@ -1,0 +1,144 @@
+"""The only door to MLflow: a parent run per search, a child run per trial, artifacts."""
+
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from idat_tune.journal import COMPLETE, FAILED, STOPPED, TrialRecord
+
+PARENT = "mlflow.parentRunId"
+ENDS = {COMPLETE: "FINISHED", STOPPED: "KILLED", FAILED: "FAILED"}  # MLflow has no status of its own for stopped
+
+
+def uri(out: Path) -> str:
+    """Where runs are tracked: MLFLOW_TRACKING_URI, or an SQLite store under `out`.
+
+    Absolute, because Ray changes the working directory of its workers.
+    """
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{store(out)}"
+
+
+def store(out: Path) -> Path:
+    """The file of the embedded SQLite store."""
+    return out.absolute() / "mlflow.db"
+
+
+def server_command(out: Path, host: str, port: int) -> list[str]:
+    """The arguments that start MLflow's UI on what `out` holds."""
+    return ["mlflow", "server", "--backend-store-uri", uri(out), "--host", host, "--port", str(port)]
+
+
+class Tracker:
+    """The MLflow runs of one search; the driver has the only one, so that there is one writer."""
+
+    def __init__(self, out: Path, task: str):
+        import mlflow
+
+        self.uri = uri(out)
+        self.client = mlflow.MlflowClient(tracking_uri=self.uri)
+        self.experiment = self._experiment(f"idat-tune/{task}", out)
+        self.parent = ""
+        self.children: dict[str, tuple[str, str]] = {}  # of the parent, by trial: run id and status
+
+    def _experiment(self, name: str, out: Path) -> str:
+        known = self.client.get_experiment_by_name(name)
+        if known is not None:
+            return known.experiment_id
+        local = self.uri.startswith("sqlite:")
+        location = (out.absolute() / "artifacts").as_uri() if local else None
+        return self.client.create_experiment(name, artifact_location=location)
+
+    def start(self, search: str, params: Mapping[str, Any], tags: Mapping[str, str], parent: str = "") -> str:
+        """Open the parent run of a search, or open `parent` again; its id."""
+        if parent and self._exists(parent):
+            self.client.update_run(parent, status="RUNNING")
+            self.parent = parent
+            self.children = self._known_children()
+            return parent
+        run = self.client.create_run(self.experiment, run_name=search, tags={"search": search, **tags})
+        self.parent = run.info.run_id
+        self._log_params(self.parent, params)
+        return self.parent
+
+    def _exists(self, run: str) -> bool:
+        from mlflow.exceptions import MlflowException
+
+        try:
+            self.client.get_run(run)
+        except MlflowException:
+            return False
+        return True
+
+    def _known_children(self) -> dict[str, tuple[str, str]]:
+        """Run id and status of the parent's children, by trial."""
+        children: dict[str, tuple[str, str]] = {}
+        token = None
+        while True:
+            query = f"tags.`{PARENT}` = '{self.parent}'"
+            page = self.client.search_runs([self.experiment], query, max_results=1000, page_token=token)
+            children |= {run.data.tags["trial"]: (run.info.run_id, run.info.status) for run in page}
+            token = page.token
+            if not token:
+                return children
+
+    def log_trial(self, record: TrialRecord) -> None:
+        """Write a finished trial as a child run, all at once.
+
+        A trial that has its run keeps it: one left unfinished by a crash is completed, none is written twice.
+        """
+        run, status = self.children.get(record.id, ("", ""))
+        if status and status != "RUNNING":
+            return
+        end = int(time.time() * 1000)
+        start = end - int(record.seconds * 1000)
+        tags = {
+            PARENT: self.parent,
+            "trial": record.id,
+            "stage": record.stage,
+            "status": record.status,
+            **({"arm": ",".join(record.arms)} if record.arms else {}),
+            **({"reason": record.reason} if record.reason else {}),
+        }
+        if not run:
+            created = self.client.create_run(self.experiment, start_time=start, tags=tags, run_name=record.id)
+            run = created.info.run_id
+        self._log_params(run, record.config)
+        self._log_epochs(run, record, start)
+        self.client.set_terminated(run, ENDS[record.status], end_time=end)
+        self.children[record.id] = (run, ENDS[record.status])
+
+    def _log_epochs(self, run: str, record: TrialRecord, start: int) -> None:
+        from mlflow.entities import Metric
+
+        elapsed = record.set_up_seconds
+        values = []
+        for epoch in record.epochs:
+            elapsed += epoch.seconds
+            stamp = start + int(elapsed * 1000)
+            values += [Metric(name, value, stamp, epoch.epoch) for name, value in epoch.tracked().items()]
+        for name, value in (("test/accuracy", record.test_accuracy), ("test/loss", record.test_loss)):
+            if value is not None:
+                values.append(Metric(name, value, start + int(elapsed * 1000), len(record.epochs)))
+        for first in range(0, len(values), 1000):  # MLflow's limit per call
+            self.client.log_batch(run, metrics=values[first : first + 1000])
+
+    def _log_params(self, run: str, params: Mapping[str, Any]) -> None:
+        from mlflow.entities import Param
+
+        self.client.log_batch(run, params=[Param(key, str(value)) for key, value in params.items()])
+
+    def finish(self, status: str, metrics: Mapping[str, float], tags: Mapping[str, str]) -> None:
+        """Close the parent run as FINISHED, FAILED or KILLED, with what came out."""
+        for name, value in metrics.items():
+            self.client.log_metric(self.parent, name, value)
+        for name, text in tags.items():
+            self.client.set_tag(self.parent, name, text)
+        self.client.set_terminated(self.parent, status)
+
+    def log_folder(self, folder: Path, name: str) -> None:
+        """Copy a folder's files into the parent run's artifacts, under `name`."""
+        self.client.log_artifacts(self.parent, str(folder), name)
+
+
