@@ -24,7 +24,9 @@ BACKBONES = {
     "vit_small": Backbone("vit_small_patch16_224.augreg_in21k", "vit_small", "the paper's teacher"),
     "vit_base": Backbone("vit_base_patch16_224.augreg_in21k", "vit_small", "the paper's student"),
     "vit_large": Backbone("vit_large_patch16_224.augreg_in21k", "vit_small", "Tables 2 and 7"),
-    "vit_base_orig": Backbone("vit_base_patch16_224.orig_in21k", "vit_small", "original weights, used by VPT, NOAH, FacT"),
+    "vit_base_orig": Backbone(
+        "vit_base_patch16_224.orig_in21k", "vit_small", "original weights, used by VPT, NOAH, FacT"
+    ),
     "vit_large_orig": Backbone("vit_large_patch16_224.orig_in21k", "vit_small", "original weights"),
     "swin_small": Backbone("swin_small_patch4_window7_224.ms_in22k", "swin_small", "Table 8, teacher"),
     "swin_base": Backbone("swin_base_patch4_window7_224.ms_in22k", "swin_small", "Table 8, student"),

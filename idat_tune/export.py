@@ -56,9 +56,7 @@ def _transform(image: Image.Image, spec: Any) -> Tensor:
     return torch.from_numpy(data.decode(image, spec.size, spec.channels, spec.interpolation))
 
 
-def save(
-    folder: Path, config: RunConfig, state: Mapping[str, Tensor], metrics: Mapping[str, Any], card: str = ""
-) -> None:
+def save(folder: Path, config: RunConfig, state: Mapping[str, Tensor], metrics: Mapping[str, Any]) -> None:
     """Write a student's trained tensors and all that is needed to use them; replaces the folder as a whole.
 
     Args:
@@ -66,7 +64,6 @@ def save(
         config: the run that trained it.
         state: adapters and head, as `AdaptedModel.trained_state` gives them; the backbone is not copied.
         metrics: what is known of it, plain values; `test_accuracy` among them where it was measured.
-        card: further paragraphs (Markdown) for the model card.
     """
     partial_folder = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(partial_folder, ignore_errors=True)
@@ -76,7 +73,7 @@ def save(
     save_file(dict(state), partial_folder / "adapter.safetensors")
     (partial_folder / "metrics.json").write_text(json.dumps(dict(metrics), indent=2) + "\n")
     (partial_folder / "labels.json").write_text(json.dumps(labels, indent=2) + "\n")
-    (partial_folder / "README.md").write_text(_card(folder.name, config, metrics, card))
+    (partial_folder / "README.md").write_text(_card(folder.name, config, metrics))
     shutil.rmtree(folder, ignore_errors=True)
     partial_folder.rename(folder)
 
@@ -87,7 +84,7 @@ def label_names(task: str) -> list[str]:
     return list(known.class_names) or [str(label) for label in range(known.classes)]
 
 
-def _card(name: str, config: RunConfig, metrics: Mapping[str, Any], card: str) -> str:
+def _card(name: str, config: RunConfig, metrics: Mapping[str, Any]) -> str:
     taught = "without a teacher" if config.alone else f"beside the teacher `{config.teacher}`"
     lines = [
         f"# {name}: {config.student} adapted to {tasks.get(config.task).title}",
@@ -108,7 +105,6 @@ def _card(name: str, config: RunConfig, metrics: Mapping[str, Any], card: str) -
         "|---|---|",
         *(f"| {key} | {value} |" for key, value in metrics.items()),
         "",
-        *([card, ""] if card else []),
     ]
     return "\n".join(lines)
 

@@ -135,9 +135,7 @@ class Training:
         return (None, None) if self.val is None else evaluate(model, self.val, self.config)
 
 
-def evaluate(
-    model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], config: RunConfig
-) -> tuple[float, float]:
+def evaluate(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], config: RunConfig) -> tuple[float, float]:
     """Accuracy (a fraction) and mean cross-entropy of a model over pairs of pixels (B, ch, H, W) and labels (B,).
 
     Leaves the model in eval mode. Larger batches are cut, so their size does not matter.

@@ -140,5 +140,3 @@ class Tracker:
     def log_folder(self, folder: Path, name: str) -> None:
         """Copy a folder's files into the parent run's artifacts, under `name`."""
         self.client.log_artifacts(self.parent, str(folder), name)
-
-

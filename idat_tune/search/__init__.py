@@ -1,0 +1,106 @@
+"""A search: explore with Optuna under Ray Tune, then train the winner on everything and test it once."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from idat_tune import data, tasks
+from idat_tune import space as spaces
+from idat_tune.search.listener import Interrupted, Listener
+from idat_tune.search.plan import Plan, Resources
+from idat_tune.space import Space
+
+__all__ = ["Interrupted", "Listener", "Plan", "Resources", "plan_search", "run_search", "search"]
+
+TRIALS = 32
+
+
+def search(
+    task: str,
+    *,
+    space: str | Path | Space | None = None,
+    trials: int = TRIALS,
+    hours: float | None = None,
+    fixed: Mapping[str, Any] | None = None,
+    seed: int = 0,
+    seeds: int = 3,
+    gpus_per_trial: float | None = None,
+    max_concurrent: int | None = None,
+    address: str | None = None,
+    out: str | Path = "runs",
+    name: str | None = None,
+    listener: Listener | None = None,
+) -> dict[str, Any]:
+    """Search the best config of a task; the same `name` again resumes.
+
+    Args:
+        task: name of a task.
+        space: a space, its name or its YAML file; the task's own default unless given.
+        trials: how many to explore, arms (default, alone, no_distill) included; the arms always run.
+        hours: after which no new trial is proposed.
+        fixed: dotted keys held at a value for all trials, such as `{"epochs": 20}`.
+        seed: of the sampler and of every explored run.
+        seeds: runs of the winner in the final run.
+        gpus_per_trial: fraction of a GPU that a trial takes; 1 where there are GPUs, unless given.
+        max_concurrent: trials at once; as many as cores or GPUs unless given.
+        address: of a Ray cluster; one is started on this machine unless given.
+        out: folder of all searches and of the tracking store.
+        name: of the search and its folder; `<task>-<number>` unless given.
+        listener: hears of every trial and epoch.
+
+    Returns:
+        What `idat-tune search --json` prints; see `finish.result`.
+
+    Raises:
+        BadInput: before anything was started, whatever is wrong with the request.
+        Interrupted: by Ctrl-C; the same call resumes.
+    """
+    plan = plan_search(
+        task, space=space, trials=trials, fixed=fixed or {}, seed=seed, seeds=seeds, out=Path(out), name=name
+    )
+    resources = Resources(hours, gpus_per_trial, max_concurrent, address)
+    return run_search(plan, resources, listener or Listener())
+
+
+def plan_search(
+    task: str,
+    *,
+    space: str | Path | Space | None,
+    trials: int,
+    fixed: Mapping[str, Any],
+    seed: int,
+    seeds: int,
+    out: Path,
+    name: str | None,
+) -> Plan:
+    """The checked plan of a search; writes nothing and loads nothing heavy.
+
+    Raises:
+        BadInput: an unknown task, a faulty space, a number out of range, or data that is not there.
+    """
+    known = tasks.get(task)
+    if not isinstance(space, Space):
+        space = spaces.load(str(space or ("embedded" if known.embedded else "idat")))
+    plan = Plan.checked(
+        name=name or _free_name(out, known.name),
+        task=known.name,
+        space=space,
+        fixed=fixed,
+        trials=trials,
+        seed=seed,
+        final_seeds=seeds,
+        out=out,
+    )
+    data.require(known.name)
+    return plan
+
+
+def _free_name(out: Path, task: str) -> str:
+    return next(name for number in range(1, 10**9) if not (out / (name := f"{task}-{number}")).exists())
+
+
+def run_search(plan: Plan, resources: Resources, listener: Listener) -> dict[str, Any]:
+    """Carry out a plan, or go on with it where it was left; returns what `search` returns."""
+    from idat_tune.search.driver import drive  # Ray is imported no sooner than a plan stands
+
+    return drive(plan, resources, listener)

@@ -1,0 +1,306 @@
+"""Proposes the trials of every stage to Ray Tune, hears how each went, and keeps the record."""
+
+import time
+from collections import deque
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.trial import TrialState
+from ray.tune.schedulers import AsyncHyperBandScheduler, TrialScheduler
+from ray.tune.search import Searcher
+
+from idat_tune.config import RunConfig
+from idat_tune.journal import COMPLETE, EXPLORE, FAILED, STOPPED, Journal, TrialRecord
+from idat_tune.metrics import WORST, EpochMetrics, score
+from idat_tune.search.listener import Listener
+from idat_tune.search.manifest import Manifest
+from idat_tune.search.plan import Job, Plan
+from idat_tune.space import Choice, Domain
+from idat_tune.tracking import Tracker
+
+TUNE_METRIC = "score"
+RUNGS_APART = 3  # halving lets the best third of a rung go on
+
+
+class Halving(AsyncHyperBandScheduler):
+    """Asynchronous successive halving of proposed trials; arms and final runs always run to their end."""
+
+    def __init__(self, epochs: int, warmup_epochs: int, journal: Journal):
+        # A fifth of the epochs: with less, the best config is often stopped; never inside the warm-up.
+        grace = min(max(warmup_epochs + 1, epochs // 5), epochs)
+        super().__init__(
+            time_attr="training_iteration",
+            metric=TUNE_METRIC,
+            mode="max",
+            max_t=epochs,
+            grace_period=grace,
+            reduction_factor=RUNGS_APART,
+        )
+        self.stopped: set[str] = set()  # Tune's ids of the trials that it ended early
+        for record in journal.of(EXPLORE):
+            self._replay(record)
+
+    def _replay(self, record: TrialRecord) -> None:
+        """Put a trial of before a restart on the rungs that it reached."""
+
+        @dataclass
+        class Past:
+            trial_id: str
+
+        for epoch in record.epochs:
+            rank = score(epoch.val_accuracy, epoch.val_loss, max(record.val_images, 1))
+            self._brackets[0].on_result(Past(record.id), epoch.epoch + 1, rank)
+
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict) -> str:
+        """Stop a proposed trial that is not among the best of its rung."""
+        if trial.config["stage"] != EXPLORE:
+            return TrialScheduler.CONTINUE
+        decision = super().on_trial_result(tune_controller, trial, result)
+        if decision == TrialScheduler.STOP and trial.config["arms"]:
+            return TrialScheduler.CONTINUE
+        if decision == TrialScheduler.STOP:
+            self.stopped.add(trial.trial_id)
+        return decision
+
+
+@dataclass
+class Live:
+    """A trial that is running."""
+
+    job: Job
+    proposal: optuna.trial.Trial | None
+    started: float = field(default_factory=time.perf_counter)
+    epochs: list[EpochMetrics] = field(default_factory=list)
+    last: dict[str, Any] = field(default_factory=dict)  # its newest result
+
+    def hear(self, result: dict[str, Any]) -> EpochMetrics | None:
+        """Take a result in; an epoch of 0 means that its worker died and it began again."""
+        self.last = result
+        if "lr" not in result:  # a failure, which has no metrics
+            return None
+        epoch = EpochMetrics.from_dict(result)
+        self.epochs = [known for known in self.epochs if known.epoch < epoch.epoch]
+        self.epochs.append(epoch)
+        return epoch
+
+
+class Conductor(Searcher):
+    """Ray Tune's view of a search: explore, then the final run.
+
+    One Tune run goes through all stages, so that workers with their imports stay alive from the first trial to
+    the last. The study lives in memory only: the journal is the truth, and is replayed into a new study.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        journal: Journal,
+        manifest: Manifest,
+        tracker: Tracker,
+        listener: Listener,
+        deadline: float | None = None,
+    ):
+        super().__init__(metric=TUNE_METRIC, mode="max")
+        self.plan = plan
+        self.journal = journal
+        self.manifest = manifest
+        self.tracker = tracker
+        self.listener = listener
+        self.deadline = deadline  # time.monotonic() after which nothing new is proposed
+        self.distributions = {param.label: distribution(param.domain) for param in plan.space.params}
+        done = {record.id for record in journal.records}
+        # Another seed after a restart: the same one would draw again what has been tried.
+        self.study = new_study(plan.seed + len(done))
+        for record in journal.of(EXPLORE):
+            self._replay(record)
+        first = [] if manifest.test_openings else plan.first_jobs()
+        self.queue = deque(job for job in first if job.id not in done)
+        self.live: dict[str, Live] = {}
+        self.finals_queued = False
+        self.finished = False  # every stage is through
+        self.scheduler = Halving(*self._schedule(), journal)
+
+    def _schedule(self) -> tuple[int, int]:
+        default = self.plan.config_of({})
+        return default.epochs, default.optim.warmup_epochs
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        """The next trial, None to be asked again later, or FINISHED."""
+        next_up = self._next()
+        if next_up is None:
+            self.finished = not self.live
+            return Searcher.FINISHED if self.finished else None
+        self.live[trial_id] = next_up
+        self.listener.trial_started(next_up.job)
+        return next_up.job.payload()
+
+    def _next(self) -> Live | None:
+        if self.queue:
+            return Live(self.queue.popleft(), None)
+        if not self.finals_queued:
+            if self._may_propose():
+                return self._propose()
+            if self.live:
+                return None
+            self._queue_finals()
+            if self.queue:
+                return Live(self.queue.popleft(), None)
+        return None
+
+    def _may_propose(self) -> bool:
+        started = len(self.journal.of(EXPLORE)) + sum(live.job.stage == EXPLORE for live in self.live.values())
+        in_time = self.deadline is None or time.monotonic() < self.deadline
+        sealed = not self.manifest.test_openings
+        return sealed and in_time and bool(self.plan.space.params) and started < self.plan.trials
+
+    def _propose(self) -> Live:
+        proposal = self.study.ask()
+
+        def ask(label: str, domain: Domain) -> Any:
+            return suggest(proposal, label, domain)
+
+        config = self.plan.config_of(self.plan.space.propose(ask))
+        return Live(Job(self._free_id(), EXPLORE, (), config), proposal)
+
+    def _free_id(self) -> str:
+        taken = {record.id for record in self.journal.records} | {live.job.id for live in self.live.values()}
+        return next(name for number in range(10**9) if (name := f"trial-{number:03d}") not in taken)
+
+    def _queue_finals(self) -> None:
+        self.finals_queued = True
+        winner = self.manifest.winner(self.journal) or best(self.journal)
+        if winner is None:
+            return
+        jobs = self.plan.final_jobs(RunConfig.from_flat(winner.config))
+        done = {record.id for record in self.journal.records}
+        self.queue.extend(job for job in jobs if job.id not in done)
+        if self.queue:
+            self.manifest.open_test(winner.id)
+            self.listener.final_run(winner, len(self.queue))
+
+    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+        """An epoch of a running trial."""
+        live = self.live[trial_id]
+        epoch = live.hear(result)
+        if epoch is None:
+            return
+        if live.proposal is not None:
+            live.proposal.report(result["score"], epoch.epoch)
+        self.listener.epoch_done(live.job, epoch)
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        """A trial has ended: finished, stopped by halving, failed, died once too often, or cut off with the search."""
+        live = self.live.pop(trial_id)
+        if result and result.get("status"):
+            live.hear(result)
+        status, reason = self._status(trial_id, live, error)
+        if status is None:
+            return  # cut off by an interrupt: not a result, it runs again after a resume
+        record = replace(self._record(live), status=status, reason=reason)
+        if "state" in live.last:
+            trained = trained_file(self.plan, live.job.id)
+            trained.parent.mkdir(exist_ok=True)
+            trained.write_bytes(live.last["state"])
+        self.journal.append(record)
+        self._tell(live, record)
+        self.tracker.log_trial(record)
+        self.listener.trial_ended(record)
+
+    def _status(self, trial_id: str, live: Live, error: bool) -> tuple[str | None, str | None]:
+        status = live.last.get("status")
+        if error:
+            return FAILED, "its worker died, three times over"
+        if status == FAILED:
+            return FAILED, live.last["reason"]
+        if status == COMPLETE:
+            return COMPLETE, None
+        return (STOPPED, None) if trial_id in self.scheduler.stopped else (None, None)
+
+    def _record(self, live: Live) -> TrialRecord:
+        return TrialRecord(
+            id=live.job.id,
+            stage=live.job.stage,
+            arms=live.job.arms,
+            config=live.job.config.flat(),
+            status=COMPLETE,
+            labels=self.plan.space.labels_of(live.job.config.flat()),
+            epochs=tuple(live.epochs),
+            val_images=live.last.get("val_images", 0),
+            seconds=time.perf_counter() - live.started,
+            set_up_seconds=live.last.get("set_up_seconds", 0.0),
+            trainable_params=live.last.get("trainable_params"),
+            test_accuracy=live.last.get("test_accuracy"),
+            test_loss=live.last.get("test_loss"),
+        )
+
+    def _tell(self, live: Live, record: TrialRecord) -> None:
+        """Let the sampler learn from a result; from a failure too, as from a very bad value."""
+        if record.stage != EXPLORE:
+            return
+        if live.proposal is None:
+            self._replay(record)
+        elif record.status == STOPPED:
+            if record.last is not None:
+                live.proposal.report(record.score, record.last.epoch)
+            self.study.tell(live.proposal, state=TrialState.PRUNED)
+        else:
+            self.study.tell(live.proposal, record.score)
+
+    def _replay(self, record: TrialRecord) -> None:
+        """Add a trial that the study did not ask for: an arm, or one of before a restart."""
+        if record.labels is None:
+            return
+        ranks = {e.epoch: score(e.val_accuracy, e.val_loss, max(record.val_images, 1)) for e in record.epochs}
+        pruned = record.status == STOPPED and bool(ranks)
+        self.study.add_trial(
+            optuna.trial.create_trial(
+                params=dict(record.labels),
+                distributions={label: self.distributions[label] for label in record.labels},
+                intermediate_values=ranks,
+                **({"state": TrialState.PRUNED} if pruned else {"value": record.score}),
+            )
+        )
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing: the journal is the state."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Nothing: a search resumes from its journal."""
+
+
+def trained_file(plan: Plan, job: str) -> Path:
+    """Where the trained tensors of a final trial are kept."""
+    return plan.folder / "final" / f"{job}.safetensors"
+
+
+def new_study(seed: int) -> optuna.Study:
+    """A study in memory: TPE over all parameters together, grouped by the conditions that switch them on."""
+    sampler = optuna.samplers.TPESampler(multivariate=True, group=True, constant_liar=True, seed=seed)
+    return optuna.create_study(direction="maximize", sampler=sampler)
+
+
+def suggest(proposal: optuna.trial.Trial, label: str, domain: Domain) -> Any:
+    """The sampler's value for a domain."""
+    if isinstance(domain, Choice):
+        return proposal.suggest_categorical(label, domain.values)
+    if domain.integer:
+        return proposal.suggest_int(label, int(domain.low), int(domain.high), log=domain.log)
+    return proposal.suggest_float(label, domain.low, domain.high, log=domain.log)
+
+
+def distribution(domain: Domain) -> BaseDistribution:
+    """Optuna's form of a domain."""
+    if isinstance(domain, Choice):
+        return CategoricalDistribution(domain.values)
+    if domain.integer:
+        return IntDistribution(int(domain.low), int(domain.high), log=domain.log)
+    return FloatDistribution(domain.low, domain.high, log=domain.log)
+
+
+def best(journal: Journal) -> TrialRecord | None:
+    """The explored trial with the best last epoch among those that ran to their end; None if there is none."""
+    complete = [record for record in journal.of(EXPLORE) if record.status == COMPLETE and record.score > WORST]
+    return max(complete, key=lambda record: record.score, default=None)

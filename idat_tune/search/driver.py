@@ -1,0 +1,158 @@
+"""Runs a plan: holds its folder, starts Ray, lets the conductor propose, and gathers what came out."""
+
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any
+
+from ray import tune
+
+from idat_tune import data, model
+from idat_tune.data import Images
+from idat_tune.journal import Journal
+from idat_tune.search import finish
+from idat_tune.search.cluster import connected, log_to, remove_tune_files
+from idat_tune.search.conductor import Conductor
+from idat_tune.search.listener import Interrupted, Listener
+from idat_tune.search.manifest import Manifest, locked
+from idat_tune.search.plan import Plan, Resources
+from idat_tune.tracking import Tracker
+from idat_tune.trial import Trial
+
+DEATHS = 2  # a trial whose worker died is tried again so often
+MANY = 1_000_000  # the conductor, not Tune, says when there are no more trials
+
+
+def drive(plan: Plan, resources: Resources, listener: Listener) -> dict[str, Any]:
+    """Carry out a plan from where its journal ends; see `search`."""
+    began = time.perf_counter()
+    with locked(plan.folder):
+        manifest = Manifest(plan, data.content_hash(plan.task.name))
+        if manifest.content["result"] is not None:
+            return manifest.content["result"]
+        log_to(plan.folder / "log.txt")
+        journal = Journal(plan.folder / "journal.jsonl")
+        images = _images(plan)
+        # A new tracking store takes seconds to lay out, and so does Ray to start: both at once.
+        with ThreadPoolExecutor(1) as background:
+            tracking = background.submit(_tracker, plan, journal, manifest)
+            size = sum(split.pixels.nbytes for split in images.values())
+            with connected(resources.address, resources.max_concurrent, size) as workers:
+                tracker = tracking.result()
+                with _closing(tracker):
+                    conductor = Conductor(plan, journal, manifest, tracker, listener, _deadline(resources))
+                    listener.search_started(plan, workers, len(journal.records))
+                    try:
+                        _tune(plan, conductor, images, workers, resources.gpus_per_trial)
+                    finally:
+                        journal.write_tables(plan.folder)
+                    if not conductor.finished:
+                        raise Interrupted(f"search '{plan.name}' was interrupted; what was finished is kept")
+                    return _gather(plan, journal, manifest, tracker, time.perf_counter() - began)
+
+
+def _deadline(resources: Resources) -> float | None:
+    return None if resources.hours is None else time.monotonic() + 3600 * resources.hours
+
+
+def _images(plan: Plan) -> dict[str, Images]:
+    """The splits that trials may see; the test split is not among them."""
+    spec = model.input_spec(plan.config_of({}).student)
+    return {
+        split: data.load(plan.task.name, split, spec.size, spec.channels, spec.interpolation)
+        for split in ("train", "val")
+    }
+
+
+def _tracker(plan: Plan, journal: Journal, manifest: Manifest) -> Tracker:
+    tracker = Tracker(plan.out, plan.task.name)
+    params = {
+        "task": plan.task.name,
+        "space": plan.space.name,
+        "trials": plan.trials,
+        "seed": plan.seed,
+        **{f"fixed.{key}": value for key, value in plan.space.fixed},
+    }
+    tags = {"group": plan.task.group, "data_hash": manifest.content["data_hash"]}
+    manifest.set("parent_run", tracker.start(plan.name, params, tags, manifest.content["parent_run"]))
+    for record in journal.records:
+        tracker.log_trial(record)
+    return tracker
+
+
+@contextmanager
+def _closing(tracker: Tracker) -> Iterator[None]:
+    """No parent run stays open when the search is cut off or fails."""
+    try:
+        yield
+    except (KeyboardInterrupt, Interrupted):
+        tracker.finish("KILLED", {}, {"status": "interrupted"})
+        raise
+    except Exception as failure:
+        tracker.finish("FAILED", {}, {"status": "failed", "reason": str(failure)})
+        raise
+
+
+def _tune(
+    plan: Plan, conductor: Conductor, images: dict[str, Images], workers: int, gpus_per_trial: float | None
+) -> None:
+    import ray
+
+    gpus = gpus_per_trial if gpus_per_trial is not None else min(1, ray.cluster_resources().get("GPU", 0))
+    trainable = tune.with_resources(tune.with_parameters(Trial, images=images), {"cpu": 1, "gpu": gpus})
+    tuner = tune.Tuner(
+        trainable,
+        tune_config=tune.TuneConfig(
+            num_samples=MANY,
+            search_alg=conductor,
+            scheduler=conductor.scheduler,
+            # Without the limit Tune puts all trials on one reused worker.
+            max_concurrent_trials=workers,
+            reuse_actors=True,
+            trial_name_creator=_trial_name,
+            trial_dirname_creator=_trial_name,
+        ),
+        run_config=tune.RunConfig(
+            name="tune",
+            storage_path=str(plan.folder),
+            failure_config=tune.FailureConfig(max_failures=DEATHS),
+            verbose=0,
+        ),
+    )
+    with _terminated_as_interrupted():
+        tuner.fit()
+    remove_tune_files(plan.folder / "tune")
+
+
+def _trial_name(trial: Any) -> str:
+    return trial.config["id"]
+
+
+@contextmanager
+def _terminated_as_interrupted() -> Iterator[None]:
+    """SIGTERM takes the way of Ctrl-C, at which Tune returns in good order."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _gather(plan: Plan, journal: Journal, manifest: Manifest, tracker: Tracker, seconds: float) -> dict[str, Any]:
+    exported = finish.export_winner(plan, journal)
+    result = finish.result(plan, journal, manifest, tracker.uri, seconds)
+    if exported:
+        tracker.log_folder(plan.folder / finish.BEST, finish.BEST)
+    tracker.finish(
+        "FINISHED" if exported else "FAILED",
+        finish.tracked_metrics(result),
+        {"status": "finished" if exported else "failed", "verdict": result["verdict"]},
+    )
+    manifest.set("result", result)
+    return result

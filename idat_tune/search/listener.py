@@ -1,0 +1,31 @@
+"""What a search tells whoever watches it."""
+
+from idat_tune.errors import IdatError
+from idat_tune.journal import TrialRecord
+from idat_tune.metrics import EpochMetrics
+from idat_tune.search.plan import Job, Plan
+
+
+class Interrupted(IdatError):
+    """The search was cut off; its state is kept, and the same call goes on."""
+
+    exit_code = 130
+
+
+class Listener:
+    """Hears every event of a search and does nothing; the terminal's progress is one that shows them."""
+
+    def search_started(self, plan: Plan, workers: int, done: int) -> None:
+        """A search begins, or goes on with `done` trials finished earlier; `workers` trials run at once."""
+
+    def trial_started(self, job: Job) -> None:
+        """A trial was handed to a worker."""
+
+    def epoch_done(self, job: Job, epoch: EpochMetrics) -> None:
+        """A running trial got through an epoch."""
+
+    def trial_ended(self, record: TrialRecord) -> None:
+        """A trial finished, was stopped by halving, or failed."""
+
+    def final_run(self, winner: TrialRecord, runs: int) -> None:
+        """Exploring is over, the winner is frozen, and the test split is about to be opened."""

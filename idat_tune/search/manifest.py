@@ -1,0 +1,116 @@
+"""A search's manifest: what it is, what it ran on, and every opening of its test split."""
+
+import datetime
+import fcntl
+import json
+import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from idat_tune.errors import BadInput
+from idat_tune.journal import Journal, TrialRecord
+from idat_tune.search.plan import Plan
+
+PACKAGES = ("idat-tune", "torch", "timm", "ray", "optuna", "mlflow")
+
+
+class Manifest:
+    """manifest.json of a search folder; every change is on the disk before anything follows from it."""
+
+    def __init__(self, plan: Plan, data_hash: str):
+        self.path = plan.folder / "manifest.json"
+        fresh = {
+            **plan.identity(),
+            "name": plan.name,
+            "data_hash": data_hash,
+            "created": _now(),
+            "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
+            "parent_run": "",
+            "test_openings": [],
+            "result": None,
+        }
+        self.content: dict[str, Any] = json.loads(self.path.read_text()) if self.path.exists() else fresh
+        self._check(plan, fresh)
+        self.content["trials"] = plan.trials
+        self.save()
+
+    def _check(self, plan: Plan, fresh: dict[str, Any]) -> None:
+        wanted = json.loads(json.dumps(fresh))
+        for key in (*plan.identity(), "data_hash"):
+            if self.content[key] != wanted[key]:
+                raise BadInput(
+                    f"search '{plan.name}' was begun with another {key} ({_difference(self.content[key], wanted[key])}); "
+                    "resume it as it was begun, or give this one another --name"
+                )
+        if self.test_openings and plan.trials > self.content["trials"]:
+            raise BadInput(
+                f"search '{plan.name}' has opened its test split after {self.content['trials']} trials, so it cannot "
+                f"go on to {plan.trials}; give a new search another --name"
+            )
+
+    @property
+    def test_openings(self) -> list[dict[str, Any]]:
+        """When the test split was opened, and for which winner."""
+        return self.content["test_openings"]
+
+    def winner(self, journal: Journal) -> TrialRecord | None:
+        """The trial for which the test split was opened; None while it is sealed."""
+        if not self.test_openings:
+            return None
+        return next(record for record in journal.records if record.id == self.test_openings[-1]["winner"])
+
+    def open_test(self, winner: str) -> None:
+        """Record that the test split is opened for a frozen winner; going on after a restart is the same opening."""
+        if not self.test_openings:
+            self.content["test_openings"].append({"time": _now(), "winner": winner, "by": "final run"})
+            self.save()
+
+    def set(self, key: str, value: Any) -> None:
+        """Change one entry and save."""
+        self.content[key] = value
+        self.save()
+
+    def save(self) -> None:
+        """Write the file, replacing it at once."""
+        partial = self.path.with_suffix(".partial")
+        partial.write_text(json.dumps(self.content, indent=2) + "\n")
+        partial.replace(self.path)
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Make a search folder and hold it: no second search may use it at the same time.
+
+    Raises:
+        BadInput: the folder cannot be written, or a running search holds it.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = (folder / ".lock").open("w")
+    except OSError as failure:
+        raise BadInput(f"--out {folder.parent} cannot be written: {failure.strerror}; choose another folder") from None
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise BadInput(f"search '{folder.name}' is running already; wait for it, or give another --name") from None
+        yield
+
+
+def _difference(old: Any, new: Any) -> str:
+    if isinstance(old, dict) and isinstance(new, dict):
+        key = next(key for key in {**old, **new} if old.get(key) != new.get(key))
+        return f"{key}: {_difference(old.get(key), new.get(key))}"
+    return f"{_short(old)}, not {_short(new)}"
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def _now() -> str:
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")

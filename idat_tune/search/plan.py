@@ -1,0 +1,145 @@
+"""What a search is going to do, checked as a whole before anything starts."""
+
+import random
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from idat_tune import tasks
+from idat_tune.backbones import NO_TEACHER
+from idat_tune.config import RunConfig
+from idat_tune.errors import BadInput
+from idat_tune.journal import EXPLORE, FINAL
+from idat_tune.space import Choice, Domain, Space
+from idat_tune.tasks import Task
+
+DEFAULT, ALONE, NO_DISTILL, WINNER = "default", "alone", "no_distill", "winner"  # arms
+
+
+@dataclass(frozen=True)
+class Job:
+    """A trial to run."""
+
+    id: str
+    stage: str
+    arms: tuple[str, ...]  # what it stands for; none if it was proposed by the sampler
+    config: RunConfig
+
+    def payload(self) -> dict[str, Any]:
+        """What goes to the worker."""
+        return {"id": self.id, "stage": self.stage, "arms": list(self.arms), "config": self.config.flat()}
+
+
+@dataclass(frozen=True)
+class Resources:
+    """Where and how long a search may run."""
+
+    hours: float | None = None  # after which no new trial is proposed
+    gpus_per_trial: float | None = None  # 1 where there are GPUs, unless given
+    max_concurrent: int | None = None  # as many as cores or GPUs, unless given
+    address: str | None = None  # of a Ray cluster; one is started here unless given
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One search over one task."""
+
+    name: str
+    task: Task
+    space: Space  # with everything held that the user sets
+    trials: int  # of the exploration, arms included
+    seed: int
+    final_seeds: int  # runs of the winner on all training images
+    out: Path  # holds the tracking store and a folder per search
+
+    @property
+    def folder(self) -> Path:
+        """Where this search keeps its files."""
+        return self.out / self.name
+
+    @classmethod
+    def checked(
+        cls,
+        *,
+        name: str,
+        task: str,
+        space: Space,
+        fixed: Mapping[str, Any],
+        trials: int,
+        seed: int,
+        final_seeds: int,
+        out: Path,
+    ) -> Self:
+        """A plan whose every possible trial is a valid run.
+
+        Raises:
+            BadInput: a number out of range, or a point of the space that RunConfig refuses.
+        """
+        for what, value in (("--trials", trials), ("--seeds", final_seeds)):
+            if value < 1:
+                raise BadInput(f"{what} cannot be {value}: a search needs at least 1")
+        if not 0 <= seed < 2**31:
+            raise BadInput(f"--seed cannot be {seed}: it goes from 0 to {2**31 - 1}")
+        plan = cls(name, tasks.get(task), space.with_fixed(fixed), trials, seed, final_seeds, out.absolute())
+        for point in (*plan._corners(), *map(dict, plan.space.start), {}):
+            plan.config_of(point)
+        return plan
+
+    def config_of(self, point: Mapping[str, Any]) -> RunConfig:
+        """The run of a point of the space; keys that it does not set have the task's default."""
+        changes = {**dict(self.space.fixed), **point}
+        return RunConfig.for_task(self.task.name, {"seed": self.seed, **changes})
+
+    def _corners(self) -> Iterable[dict[str, Any]]:
+        """Points that have every bound of every domain among them."""
+
+        def pick(chooser: random.Random) -> Any:
+            def ask(label: str, domain: Domain) -> Any:
+                values = domain.values if isinstance(domain, Choice) else (domain.low, domain.high)
+                return chooser.choice(values)
+
+            return ask
+
+        chooser = random.Random(0)
+        return [self.space.propose(pick(chooser)) for _ in range(256)]
+
+    def arms(self) -> dict[str, RunConfig]:
+        """The runs that every search compares with, by arm."""
+        default = self.config_of({})
+        arms = {DEFAULT: default, ALONE: default.updated({"teacher": NO_TEACHER})}
+        if not default.alone:
+            arms[NO_DISTILL] = default.updated({"distill.weight": 0.0})
+        return arms
+
+    def first_jobs(self) -> list[Job]:
+        """What is tried before the sampler proposes anything: the arms, then the space's own starting points."""
+        jobs = jobs_of(EXPLORE, "arm", self.arms())
+        return jobs + [
+            Job(f"start-{index}", EXPLORE, (), self.config_of(dict(point)))
+            for index, point in enumerate(self.space.start)
+        ]
+
+    def final_jobs(self, winner: RunConfig) -> list[Job]:
+        """The final run: winner, default and alone on all training images, once per seed."""
+        arms = self.arms()
+        configs = {WINNER: winner, DEFAULT: arms[DEFAULT], ALONE: arms[ALONE]}
+        return [
+            job
+            for index in range(self.final_seeds)
+            for job in jobs_of(
+                FINAL, f"final-{index}", {arm: c.updated({"seed": self.seed + index}) for arm, c in configs.items()}
+            )
+        ]
+
+    def identity(self) -> dict[str, Any]:
+        """What a resumed search must have in common with its beginning."""
+        return {"task": self.task.name, "space": self.space.as_dict(), "seed": self.seed, "seeds": self.final_seeds}
+
+
+def jobs_of(stage: str, prefix: str, arms: Mapping[str, RunConfig]) -> list[Job]:
+    """A job per distinct config; arms that have the same config share one, named by the first of them."""
+    shared: dict[RunConfig, list[str]] = {}
+    for arm, config in arms.items():
+        shared.setdefault(config, []).append(arm)
+    return [Job(f"{prefix}-{names[0]}", stage, tuple(names), config) for config, names in shared.items()]
