@@ -5,6 +5,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -111,20 +112,20 @@ def timm_name(name: str) -> str:
     return name
 
 
-def build(name: str, classes: int, config: RunConfig, seed: int) -> AdaptedModel:
-    """A student or teacher on the CPU, in training mode, its adapters and head drawn from `seed`.
+def build(name: str, classes: int, config: RunConfig, seed: int | None) -> AdaptedModel:
+    """A student or teacher in training mode, its adapters and head drawn from `seed`.
 
     Args:
         name: a backbone, by a name of `backbones` or timm's; with `random:` in front, without its weights.
         classes: outputs of the head.
         config: what adapter to insert, and the drop-path rate.
-        seed: of the initial values; the frozen part does not depend on it.
+        seed: of the initial values; the frozen part does not depend on it. None draws from torch's own generator.
 
     Raises:
         BadInput: the backbone is unknown, its weights cannot be had, or the adapter does not fit in it.
     """
     backbone = _frozen(name)
-    generator = torch.Generator().manual_seed(seed)
+    generator = None if seed is None else torch.Generator().manual_seed(seed)
     _set_drop_path(backbone, config.model.drop_path)
     adapters.insert(backbone, config.adapter, generator)
     _new_head(backbone, classes, generator)
@@ -207,8 +208,21 @@ def _set_drop_path(backbone: nn.Module, rate: float) -> None:
             setattr(block, branch, DropPath(probability) if probability > 0 else nn.Identity())
 
 
-def _new_head(backbone: Any, classes: int, generator: Generator) -> None:
+def _new_head(backbone: Any, classes: int, generator: Generator | None) -> None:
     backbone.reset_classifier(classes)
     head = backbone.get_classifier()
     nn.init.trunc_normal_(head.weight, std=adapters.INIT_STD, generator=generator)
     nn.init.zeros_(head.bias)
+
+
+def cached_weights(name: str) -> Path | None:
+    """The file of a backbone's weights in the Hugging Face cache; None if it was never fetched."""
+    import timm
+    from huggingface_hub import try_to_load_from_cache
+
+    repository = timm.get_pretrained_cfg(timm_name(name)).hf_hub_id
+    for file in ("model.safetensors", "pytorch_model.bin"):
+        path = try_to_load_from_cache(repository, file) if repository else None
+        if isinstance(path, str):
+            return Path(path)
+    return None

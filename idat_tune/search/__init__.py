@@ -6,11 +6,11 @@ from typing import Any
 
 from idat_tune import data, tasks
 from idat_tune import space as spaces
-from idat_tune.search.listener import Interrupted, Listener
+from idat_tune.search.listener import LOG, Interrupted, Listener
 from idat_tune.search.plan import Plan, Resources
 from idat_tune.space import Space
 
-__all__ = ["Interrupted", "Listener", "Plan", "Resources", "plan_search", "run_search", "search"]
+__all__ = ["LOG", "Interrupted", "Listener", "Plan", "Resources", "plan_search", "run_search", "search"]
 
 TRIALS = 32
 

@@ -16,7 +16,7 @@ from idat_tune.journal import Journal
 from idat_tune.search import finish
 from idat_tune.search.cluster import connected, log_to, remove_tune_files
 from idat_tune.search.conductor import Conductor
-from idat_tune.search.listener import Interrupted, Listener
+from idat_tune.search.listener import LOG, Interrupted, Listener
 from idat_tune.search.manifest import Manifest, locked
 from idat_tune.search.plan import Plan, Resources
 from idat_tune.tracking import Tracker
@@ -33,7 +33,8 @@ def drive(plan: Plan, resources: Resources, listener: Listener) -> dict[str, Any
         manifest = Manifest(plan, data.content_hash(plan.task.name))
         if manifest.content["result"] is not None:
             return manifest.content["result"]
-        log_to(plan.folder / "log.txt")
+        listener.search_opened(plan)
+        log_to(plan.folder / LOG)
         journal = Journal(plan.folder / "journal.jsonl")
         images = _images(plan)
         # A new tracking store takes seconds to lay out, and so does Ray to start: both at once.
@@ -44,7 +45,7 @@ def drive(plan: Plan, resources: Resources, listener: Listener) -> dict[str, Any
                 tracker = tracking.result()
                 with _closing(tracker):
                     conductor = Conductor(plan, journal, manifest, tracker, listener, _deadline(resources))
-                    listener.search_started(plan, workers, len(journal.records))
+                    listener.search_started(plan, workers, journal.records)
                     try:
                         _tune(plan, conductor, images, workers, resources.gpus_per_trial)
                     finally:

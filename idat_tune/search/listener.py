@@ -1,9 +1,13 @@
 """What a search tells whoever watches it."""
 
+from collections.abc import Sequence
+
 from idat_tune.errors import IdatError
 from idat_tune.journal import TrialRecord
 from idat_tune.metrics import EpochMetrics
 from idat_tune.search.plan import Job, Plan
+
+LOG = "log.txt"  # in the search folder: what Ray, Tune, Optuna and MLflow have to say
 
 
 class Interrupted(IdatError):
@@ -15,8 +19,11 @@ class Interrupted(IdatError):
 class Listener:
     """Hears every event of a search and does nothing; the terminal's progress is one that shows them."""
 
-    def search_started(self, plan: Plan, workers: int, done: int) -> None:
-        """A search begins, or goes on with `done` trials finished earlier; `workers` trials run at once."""
+    def search_opened(self, plan: Plan) -> None:
+        """The search folder is there and held, and nothing has been started yet."""
+
+    def search_started(self, plan: Plan, workers: int, earlier: Sequence[TrialRecord]) -> None:
+        """Trials begin, `workers` at once; `earlier` ones were finished before a restart."""
 
     def trial_started(self, job: Job) -> None:
         """A trial was handed to a worker."""

@@ -41,8 +41,9 @@ class Manifest:
         wanted = json.loads(json.dumps(fresh))
         for key in (*plan.identity(), "data_hash"):
             if self.content[key] != wanted[key]:
+                difference = _difference(self.content[key], wanted[key])
                 raise BadInput(
-                    f"search '{plan.name}' was begun with another {key} ({_difference(self.content[key], wanted[key])}); "
+                    f"search '{plan.name}' was begun with another {key} ({difference}); "
                     "resume it as it was begun, or give this one another --name"
                 )
         if self.test_openings and plan.trials > self.content["trials"]:

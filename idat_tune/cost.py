@@ -1,0 +1,98 @@
+"""What a run costs, before it starts: trainable parameters, FLOPs and memory, from shapes alone."""
+
+from typing import Any
+
+import torch
+from torch.autograd.graph import saved_tensors_hooks
+from torch.utils.flop_counter import FlopCounterMode
+
+from idat_tune.backbones import RANDOM
+from idat_tune.config import RunConfig
+from idat_tune.model import AdaptedModel, build
+
+OPTIMIZER_COPIES = 4  # of what trains: the value, its gradient and Adam's two moments
+
+
+def describe(config: RunConfig, classes: int | None = None) -> dict[str, Any]:
+    """Parameters, FLOPs and memory of a config, from models without weights.
+
+    Args:
+        config: the run.
+        classes: outputs of the heads; those of the config's task unless given.
+
+    Returns:
+        `student` and `teacher` (None where there is none), each with `backbone`, `trainable_params`,
+        `adapter_params`, `head_params`; `trainable_params` of both together; `gflop_per_image` with `forward` and
+        `backward` (1e9 floating-point operations, a multiplication and an addition counting two); `memory_gb`
+        (1e9 bytes: weights, optimizer, and activations saved for one batch, in fp32).
+
+    Raises:
+        BadInput: a model cannot be built.
+    """
+    classes = classes or config.classes
+    student = _shapes(config.student, classes, config)
+    teacher = None if config.alone else _shapes(config.teacher, classes, config)
+    models = [model for model in (student, teacher) if model is not None]
+    flops = [_flops(model) for model in models]
+    return {
+        "student": _parameters(config.student, student),
+        "teacher": None if teacher is None else _parameters(config.teacher, teacher),
+        "trainable_params": sum(_count(model) for model in models),
+        "gflop_per_image": {
+            "forward": sum(forward for forward, _ in flops) / 1e9,
+            "backward": sum(backward for _, backward in flops) / 1e9,
+        },
+        "memory_gb": sum(_memory(model, config.batch_size) for model in models) / 1e9,
+    }
+
+
+def _shapes(name: str, classes: int, config: RunConfig) -> AdaptedModel:
+    """The model without its values: nothing is loaded and nothing computed."""
+    plain = name.removeprefix(RANDOM)
+    with torch.device("meta"):
+        model = build(RANDOM + plain, classes, config, seed=None)
+    for module in model.modules():
+        if hasattr(module, "fused_attn"):
+            module.fused_attn = False  # spelled out, so that its products are counted on any device
+    return model
+
+
+def _count(model: AdaptedModel) -> int:
+    return sum(value.numel() for value in model.trainable().values())
+
+
+def _parameters(name: str, model: AdaptedModel) -> dict[str, Any]:
+    head = sum(value.numel() for key, value in model.trainable().items() if key.startswith("head."))
+    total = _count(model)
+    return {"backbone": name, "trainable_params": total, "adapter_params": total - head, "head_params": head}
+
+
+def _image(model: AdaptedModel, count: int) -> torch.Tensor:
+    return torch.zeros(count, model.spec.channels, model.spec.size, model.spec.size, device="meta")
+
+
+def _flops(model: AdaptedModel) -> tuple[int, int]:
+    """Operations of the forward and of the backward pass of one image."""
+    with FlopCounterMode(display=False) as forward:
+        logits_BC = model(_image(model, 1))
+    with FlopCounterMode(display=False) as backward:
+        logits_BC.sum().backward()
+    return forward.get_total_flops(), backward.get_total_flops()
+
+
+def _memory(model: AdaptedModel, batch: int) -> int:
+    """Bytes of weights, optimizer state and what the forward pass saves for the backward pass."""
+    weights = {value.untyped_storage()._cdata: value.nbytes for value in model.parameters()}
+    saved: dict[int, torch.UntypedStorage] = {}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        saved[storage._cdata] = storage
+        return tensor
+
+    with saved_tensors_hooks(keep, lambda tensor: tensor):
+        logits_BC = model(_image(model, batch))
+    activations = sum(storage.nbytes() for key, storage in saved.items() if key not in weights)
+    del logits_BC
+    trained = sum(value.nbytes for value in model.trainable().values())
+    return sum(weights.values()) + activations + (OPTIMIZER_COPIES - 1) * trained

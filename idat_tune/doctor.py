@@ -1,0 +1,107 @@
+"""What is there and what is missing on this machine, each with its remedy."""
+
+import os
+import platform
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from idat_tune import data, tasks
+from idat_tune.backbones import BACKBONES, EMBEDDED
+from idat_tune.errors import BadInput
+
+PACKAGES = ("torch", "torchvision", "timm", "ray", "optuna", "mlflow", "pyarrow", "scikit-learn")
+GPU = "cuda"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing looked at."""
+
+    what: str
+    ok: bool
+    found: str
+    remedy: str = ""  # what to do where it is not ok
+    needed: bool = True  # without it not even the embedded tasks can be searched
+
+
+def examine(out: Path) -> Iterator[Finding]:
+    """Look at everything that a search needs; `out` is where searches are kept."""
+    yield Finding("Python", True, platform.python_version())
+    yield from map(_package, PACKAGES)
+    yield _machine()
+    yield _cuda()
+    yield _tracking(out)
+    yield _embedded()
+    yield from _vtab()
+    yield from map(_weights, (name for name in BACKBONES if name not in EMBEDDED))
+
+
+def _package(name: str) -> Finding:
+    try:
+        return Finding(name, True, version(name))
+    except PackageNotFoundError:
+        return Finding(name, False, "not installed", f"pip install {name}")
+
+
+def _machine() -> Finding:
+    free = shutil.disk_usage("/dev/shm").free / 1e9 if Path("/dev/shm").is_dir() else 0.0  # noqa: S108
+    return Finding(
+        "Ray's store",
+        free > 0.5,
+        f"{os.cpu_count()} cores, {free:.1f} GB of shared memory",
+        "give /dev/shm at least 0.5 GB (in a container: --shm-size=2g)",
+    )
+
+
+def _cuda() -> Finding:
+    import torch
+
+    if torch.cuda.is_available():
+        names = ", ".join(torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count()))
+        return Finding("CUDA", True, names)
+    remedy = "none needed for the embedded tasks; for VTAB tasks use a machine with an NVIDIA GPU and its driver"
+    return Finding("CUDA", False, "no GPU; runs go to the CPU", remedy, needed=False)
+
+
+def _tracking(out: Path) -> Finding:
+    from idat_tune import tracking
+
+    folder = out.absolute()
+    nearest = next(parent for parent in (folder, *folder.parents) if parent.exists())
+    writable = os.access(nearest, os.W_OK)
+    return Finding("MLflow store", writable, tracking.uri(out), f"{nearest} cannot be written; choose another --out")
+
+
+def _embedded() -> Finding:
+    from idat_tune import embedded
+
+    try:
+        for name in EMBEDDED:
+            embedded.create_backbone(name)
+    except BadInput as failure:
+        return Finding("embedded backbones", False, str(failure), "install idat-tune again")
+    return Finding("embedded backbones", True, ", ".join(EMBEDDED))
+
+
+def _vtab() -> Iterator[Finding]:
+    missing = []
+    known = [task.name for task in tasks.select(["all"])]
+    for name in known:
+        try:
+            data.require(name)
+        except BadInput:
+            missing.append(name)
+    found = f"{len(known) - len(missing)} of {len(known)} in {data.folder()}"
+    remedy = f"idat-tune data import --from FOLDER (missing: {', '.join(missing)})"
+    yield Finding("VTAB-1K tasks", not missing, found, remedy, needed=False)
+
+
+def _weights(name: str) -> Finding:
+    from idat_tune import model
+
+    path = model.cached_weights(name)
+    remedy = "downloaded when first used; without network copy a Hugging Face cache here and set HF_HOME"
+    return Finding(f"weights {name}", path is not None, str(path or "not in the cache"), remedy, needed=False)
