@@ -5,7 +5,6 @@ import sys
 from pathlib import Path
 from typing import Annotated, Any
 
-import click
 import typer
 
 from idat_tune import __version__
@@ -301,22 +300,13 @@ def _print_json(value: Any) -> None:
 def main() -> None:
     """Run a command: errors of ours become one sentence on stderr and their exit code."""
     try:
-        code = app(standalone_mode=False)
+        app()
     except IdatError as failure:
         typer.echo(f"error: {failure}", err=True)
-        code = failure.exit_code
-    except click.exceptions.NoArgsIsHelpError as failure:
-        typer.echo(failure.format_message())
-        code = 2
-    except click.ClickException as failure:
-        typer.echo(f"error: {failure.format_message()}", err=True)
-        code = 2
-    except (click.Abort, KeyboardInterrupt):
+        sys.exit(failure.exit_code)
+    except KeyboardInterrupt:
         typer.echo("interrupted", err=True)
-        code = 130
-    except BrokenPipeError:
-        code = 1
-    sys.exit(code)
+        sys.exit(130)
 
 
 if __name__ == "__main__":

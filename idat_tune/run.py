@@ -4,7 +4,7 @@
 
 import math
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
@@ -140,17 +140,30 @@ def evaluate(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], config:
 
     Leaves the model in eval mode. Larger batches are cut, so their size does not matter.
     """
-    model.eval()
-    correct, loss, count = 0.0, 0.0, 0
+    return evaluate_all({"": (model, config)}, batches)[""]
+
+
+def evaluate_all(
+    models: Mapping[str, tuple[nn.Module, RunConfig]], batches: Iterable[tuple[Tensor, Tensor]]
+) -> dict[str, tuple[float, float]]:
+    """As `evaluate`, for several models (each with its config) in one pass over the batches."""
+    correct, loss, count = dict.fromkeys(models, 0.0), dict.fromkeys(models, 0.0), 0
+    for model, _ in models.values():
+        model.eval()
     with torch.no_grad():
-        for pixels, labels in batches:
-            for pixels_B, labels_B in zip(pixels.split(EVAL_BATCH), labels.split(EVAL_BATCH), strict=True):
-                with autocast(config, pixels.device):
+        for pixels_B, labels_B in _cut(batches):
+            for name, (model, config) in models.items():
+                with autocast(config, pixels_B.device):
                     logits_BC = model(pixels_B).float()
-                correct += (logits_BC.argmax(dim=-1) == labels_B).sum().item()
-                loss += F.cross_entropy(logits_BC, labels_B, reduction="sum").item()
-                count += len(labels_B)
-    return correct / count, loss / count
+                correct[name] += (logits_BC.argmax(dim=-1) == labels_B).sum().item()
+                loss[name] += F.cross_entropy(logits_BC, labels_B, reduction="sum").item()
+            count += len(labels_B)
+    return {name: (correct[name] / count, loss[name] / count) for name in models}
+
+
+def _cut(batches: Iterable[tuple[Tensor, Tensor]]) -> Iterator[tuple[Tensor, Tensor]]:
+    for pixels, labels in batches:
+        yield from zip(pixels.split(EVAL_BATCH), labels.split(EVAL_BATCH), strict=True)
 
 
 def optimizer_for(config: OptimConfig, models: list[AdaptedModel | None]) -> torch.optim.AdamW:

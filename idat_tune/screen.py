@@ -66,7 +66,6 @@ class Progress(Listener):
         self.plan: Plan | None = None
         self.workers = 1
         self.epochs_done = 0
-        self.final_left = 0
         self.began = time.monotonic()
 
     def search_opened(self, plan: Plan) -> None:
@@ -106,24 +105,24 @@ class Progress(Listener):
         """Count it, and say how it went."""
         self.running.pop(record.id, None)
         self._count(record)
-        self.final_left -= record.stage != EXPLORE
-        accuracy = record.test_accuracy if record.stage != EXPLORE else record.last and record.last.val_accuracy
-        what = "test" if record.stage != EXPLORE else "val"
-        shown = f"{what} {percent(accuracy)}" if record.status != FAILED else str(record.reason)
+        shown = str(record.reason) if record.status == FAILED else ""
+        if record.stage == EXPLORE and record.last and not shown:
+            shown = f"val {percent(record.last.val_accuracy)}"
         name = f"{record.id} ({', '.join(record.arms)})" if record.arms else record.id
         line = f"{name:<28} {record.status:<8} {shown:<12} {record.seconds:5.1f} s  {brief(record.config)}"
         if self.live is None or record.status == FAILED:
             self.say(line)
         self._draw()
 
-    def final_run(self, winner: TrialRecord, runs: int) -> None:
+    def winner_chosen(self, winner: TrialRecord) -> None:
         """Say that exploring is over."""
-        self.final_left = runs
-        self.say(
-            f"explored: best is {winner.id}, val {percent(winner.last and winner.last.val_accuracy)}: "
-            f"{brief(winner.config)}\nfinal run: {runs} runs on all training images; the test split is opened once, now"
-        )
+        accuracy = percent(winner.last and winner.last.val_accuracy)
+        self.say(f"the winner is {winner.id}, val {accuracy}: {brief(winner.config)}")
         self._draw()
+
+    def test_opened(self, students: int) -> None:
+        """Say so, as it happens once."""
+        self.say(f"the test split is opened, once, for {students} students")
 
     def say(self, text: str) -> None:
         """Print a line above the live part."""
@@ -157,7 +156,7 @@ class Progress(Listener):
         trials = max(self.plan.trials, len(self.plan.first_jobs()))
         done = sum(self.ended.values())
         elapsed = time.monotonic() - self.began
-        stage = f"final run, {self.final_left} left" if self.final_left > 0 else f"{done} of {trials} trials"
+        stage = "final run" if done >= trials else f"{done} of {trials} trials"
         head = Text(
             f"{self.plan.name}  {stage}  ({self.ended[COMPLETE]} complete, {self.ended[STOPPED]} stopped, "
             f"{self.ended[FAILED]} failed)  {duration(elapsed)}, {self._left(done, trials, elapsed)}",
@@ -177,8 +176,10 @@ class Progress(Listener):
         return Group(head, Text(f"{best}{brief(self.best.config)}" if self.best else "no result yet"), rows)
 
     def _left(self, done: int, trials: int, elapsed: float) -> str:
-        if self.final_left > 0 or done == 0:
-            return "time left not known yet" if done == 0 else "nearly done"
+        if done == 0:
+            return "time left not known yet"
+        if done >= trials:
+            return "nearly done"
         return f"about {duration(elapsed / done * (trials - done))} left to explore"
 
 

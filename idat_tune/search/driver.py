@@ -146,7 +146,7 @@ def _terminated_as_interrupted() -> Iterator[None]:
 
 
 def _gather(plan: Plan, journal: Journal, manifest: Manifest, tracker: Tracker, seconds: float) -> dict[str, Any]:
-    exported = finish.export_winner(plan, journal)
+    exported = finish.export_winner(plan, journal, manifest)
     result = finish.result(plan, journal, manifest, tracker.uri, seconds)
     if exported:
         tracker.log_folder(plan.folder / finish.BEST, finish.BEST)
@@ -155,5 +155,6 @@ def _gather(plan: Plan, journal: Journal, manifest: Manifest, tracker: Tracker, 
         finish.tracked_metrics(result),
         {"status": "finished" if exported else "failed", "verdict": result["verdict"]},
     )
-    manifest.set("result", result)
+    if exported:  # what failed is tried again when the same command is given again
+        manifest.set("result", result)
     return result
