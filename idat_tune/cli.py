@@ -57,13 +57,17 @@ def search(
     if epochs is not None:
         fixed["epochs"] = epochs
     chosen = tasks.select(task)
-    if name and len(chosen) > 1:
-        names = {known.name: f"{name}-{known.name}" for known in chosen}
-    else:
-        names = dict.fromkeys((known.name for known in chosen), name)
+    several = len(chosen) > 1
     plans = [
         plan_search(
-            known.name, space=space, trials=trials, fixed=fixed, seed=seed, seeds=seeds, out=out, name=names[known.name]
+            known.name,
+            space=space,
+            trials=trials,
+            fixed=fixed,
+            seed=seed,
+            seeds=seeds,
+            out=out,
+            name=f"{name}-{known.name}" if name and several else name,
         )
         for known in chosen
     ]
@@ -228,7 +232,7 @@ def predict(
     from idat_tune.export import load
 
     student = load(folder)
-    answers = []
+    answers: list[dict[str, Any]] = []
     for path in images:
         try:
             with Image.open(path) as image:

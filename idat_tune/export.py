@@ -45,7 +45,7 @@ class Student(nn.Module):
 
     def predict(self, images: Sequence[Image.Image]) -> list[tuple[str, float]]:
         """The most probable label of each image, and its probability."""
-        device = self.model.shift.device
+        device = self.model.device
         with torch.no_grad():
             pixels = torch.stack([self.transform(image) for image in images]).to(device)
             probability, index = self(pixels).softmax(dim=-1).max(dim=-1)

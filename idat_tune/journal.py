@@ -38,6 +38,11 @@ class TrialRecord:
         return self.epochs[-1] if self.epochs else None
 
     @property
+    def val_accuracy(self) -> float | None:
+        """Validation accuracy of its last epoch, a fraction."""
+        return self.last.val_accuracy if self.last else None
+
+    @property
     def score(self) -> float:
         """The rank of its last epoch; the worst there is for a trial that failed."""
         if self.status == FAILED or self.last is None:

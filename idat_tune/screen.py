@@ -8,6 +8,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, TextIO
 
+from rich.box import SIMPLE
 from rich.console import Console, Group
 from rich.live import Live
 from rich.progress_bar import ProgressBar
@@ -106,8 +107,8 @@ class Progress(Listener):
         self.running.pop(record.id, None)
         self._count(record)
         shown = str(record.reason) if record.status == FAILED else ""
-        if record.stage == EXPLORE and record.last and not shown:
-            shown = f"val {percent(record.last.val_accuracy)}"
+        if record.stage == EXPLORE and not shown:
+            shown = f"val {percent(record.val_accuracy)}"
         name = f"{record.id} ({', '.join(record.arms)})" if record.arms else record.id
         line = f"{name:<28} {record.status:<8} {shown:<12} {record.seconds:5.1f} s  {brief(record.config)}"
         if self.live is None or record.status == FAILED:
@@ -116,7 +117,7 @@ class Progress(Listener):
 
     def winner_chosen(self, winner: TrialRecord) -> None:
         """Say that exploring is over."""
-        accuracy = percent(winner.last and winner.last.val_accuracy)
+        accuracy = percent(winner.val_accuracy)
         self.say(f"the winner is {winner.id}, val {accuracy}: {brief(winner.config)}")
         self._draw()
 
@@ -162,7 +163,7 @@ class Progress(Listener):
             f"{self.ended[FAILED]} failed)  {duration(elapsed)}, {self._left(done, trials, elapsed)}",
             style="bold",
         )
-        best = self.best and f"best so far: val {percent(self.best.last and self.best.last.val_accuracy)}  "
+        best = self.best and f"best so far: val {percent(self.best.val_accuracy)}  "
         rows = Table.grid(padding=(0, 2))
         for job, epoch in self.running.values():
             count = epoch.epoch + 1 if epoch else 0
@@ -205,25 +206,29 @@ def others_silenced(log: Path) -> Iterator[TextIO]:
                 os.close(descriptor)
 
 
-def comparison(result: Mapping[str, Any]) -> Table:
-    """The winner beside the default and the adapter alone, in percent."""
-    table = Table(title=f"{result['task']}: {result['name']}", title_justify="left")
-    for name in ("", "trial", "validation", "test", "trainable", "config"):
-        table.add_column(name, justify="right" if name in ("validation", "test", "trainable") else "left")
-    for arm, found in {"winner": result["winner"], **result["arms"]}.items():
-        if found is None:
-            continue
-        test = found["test_accuracy"]
-        spread = f" ± {100 * test['std']:.1f}" if test and test["std"] is not None else ""
-        table.add_row(
-            arm,
-            found["trial"],
-            percent(found["val_accuracy"]),
-            f"{100 * test['mean']:.1f}{spread} %" if test else "-",
-            f"{found['trainable_params']:,}" if found["trainable_params"] else "-",
-            brief(found["config"]),
-        )
-    return table
+def comparison(result: Mapping[str, Any]) -> Group:
+    """The winner beside the default and the adapter alone, in percent, and what each of them is."""
+    found = {"winner": result["winner"], **result["arms"]}
+    table = Table(title=f"{result['name']} ({result['task']})", title_justify="left", box=SIMPLE)
+    for name in ("", "trial", "validation", "test", "trainable"):
+        table.add_column(name, justify="left" if name in ("", "trial") else "right", no_wrap=True)
+    configs = Table.grid(padding=(0, 2))
+    for arm, record in found.items():
+        if record is not None:
+            trainable = f"{record['trainable_params']:,}" if record["trainable_params"] else "-"
+            table.add_row(
+                arm, record["trial"], percent(record["val_accuracy"]), spread(record["test_accuracy"]), trainable
+            )
+            configs.add_row(f"{arm}:", brief(record["config"]))
+    return Group(table, configs)
+
+
+def spread(accuracy: Mapping[str, Any] | None) -> str:
+    """Mean and standard deviation of an accuracy over seeds, in percent."""
+    if accuracy is None:
+        return "-"
+    deviation = "" if accuracy["std"] is None else f" ± {100 * accuracy['std']:.1f}"
+    return f"{100 * accuracy['mean']:.1f}{deviation} %"
 
 
 def epoch_line(epoch: EpochMetrics, epochs: int) -> str:

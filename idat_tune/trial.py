@@ -66,7 +66,7 @@ class Trial(tune.Trainable):
         training = run(config, joined(train, val), None) if final else run(config, train, val)
         set_up = {
             "set_up_seconds": time.perf_counter() - start,
-            "trainable_params": sum(value.numel() for value in training.student.trainable().values()),
+            "trainable_params": training.student.trainable_params(),
             "worker": os.getpid(),
         }
         for epoch in training:

@@ -50,7 +50,7 @@ def summary(journal: Journal, record: TrialRecord) -> dict[str, Any]:
         "trial": record.id,
         "config": dict(record.config),
         "status": record.status,
-        "val_accuracy": record.last.val_accuracy if record.last else None,
+        "val_accuracy": record.val_accuracy,
         "test_accuracy": mean_and_spread(tested) if tested else None,
         "trainable_params": record.trainable_params,
     }
