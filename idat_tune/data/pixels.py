@@ -55,7 +55,7 @@ def decode(image: Image.Image, size: int, channels: int = 3, interpolation: str 
     flat = flatten(image)
     if channels == 1:
         flat = flat.convert("L")  # ITU-R 601 luma
-    pixels = np.asarray(flat.resize((size, size), INTERPOLATIONS.index(interpolation)))  # type: ignore[arg-type]
+    pixels = np.asarray(flat.resize((size, size), INTERPOLATIONS.index(interpolation)))
     if pixels.ndim == 2:
         return np.repeat(pixels[None], channels, axis=0)
     return np.ascontiguousarray(pixels.transpose(2, 0, 1))

@@ -195,7 +195,9 @@ def _damaged(path: Path) -> BadInput:
 
 
 def _from_json(found: dict[str, Any]) -> Manifest:
-    recorded = {key: tuple(value) if isinstance(value, list) else value for key, value in found["task"].items()}
+    recorded: dict[str, Any] = {
+        key: tuple(value) if isinstance(value, list) else value for key, value in found["task"].items()
+    }
     return replace(
         Manifest(
             task=Task(**recorded),
