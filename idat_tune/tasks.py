@@ -1,11 +1,14 @@
 """The tasks: classes, group, split sizes and the defaults that the paper gives each of them."""
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from idat_tune.errors import unknown
+from idat_tune.class_names import CLASS_NAMES
+from idat_tune.errors import BadInput, unknown
 
-GROUPS = ("natural", "specialized", "structured", "embedded")
+GROUPS = ("natural", "specialized", "structured", "embedded", "own")
+VTAB = GROUPS[:3]  # the groups of the 19 tasks of VTAB-1K
 SPLITS = ("train", "val", "trainval", "test")
 
 
@@ -38,7 +41,8 @@ class Task:
 
 
 def _vtab(name, title, group, classes, test, lr, weight_decay, drop_path, *aliases) -> Task:  # type: ignore[no-untyped-def]
-    return Task(name, title, group, classes, test, lr, weight_decay, drop_path, aliases)
+    known = CLASS_NAMES.get(name, ())
+    return Task(name, title, group, classes, test, lr, weight_decay, drop_path, aliases, known)
 
 
 def _embedded(name: str, title: str, test: int, class_names: tuple[str, ...]) -> Task:
@@ -63,20 +67,20 @@ TASKS = {
     task.name: task
     for task in (
         _vtab("cifar", "CIFAR-100", "natural", 100, 10000, 5e-3, 5e-5, 0.0, "cifar100"),
-        _vtab("caltech101", "Caltech101", "natural", 102, 6084, 1e-3, 5e-2, 0.1),
+        _vtab("caltech101", "Caltech101", "natural", 102, 6084, 1e-3, 5e-2, 0.1, "caltech"),
         _vtab("dtd", "DTD", "natural", 47, 1880, 5e-3, 5e-5, 0.0),
         _vtab("oxford_flowers102", "Flowers102", "natural", 102, 6149, 5e-3, 5e-5, 0.0, "flowers102", "flowers"),
-        _vtab("oxford_iiit_pet", "Pets", "natural", 37, 3669, 5e-3, 5e-5, 0.0, "pets", "oxford_pet"),
-        _vtab("svhn", "SVHN", "natural", 10, 26032, 1e-2, 5e-5, 0.0),
-        _vtab("sun397", "Sun397", "natural", 397, 21750, 5e-3, 5e-5, 0.0),
-        _vtab("patch_camelyon", "Patch Camelyon", "specialized", 2, 32768, 5e-3, 5e-5, 0.0, "camelyon"),
+        _vtab("oxford_iiit_pet", "Pets", "natural", 37, 3669, 5e-3, 5e-5, 0.0, "pets", "oxford_pet", "oxford_pets"),
+        _vtab("svhn", "SVHN", "natural", 10, 26032, 1e-2, 5e-5, 0.0, "svhn_cropped"),
+        _vtab("sun397", "Sun397", "natural", 397, 21750, 5e-3, 5e-5, 0.0, "sun"),
+        _vtab("patch_camelyon", "Patch Camelyon", "specialized", 2, 32768, 5e-3, 5e-5, 0.0, "camelyon", "pcam"),
         _vtab("eurosat", "EuroSAT", "specialized", 10, 5400, 3e-3, 5e-2, 0.2),
-        _vtab("resisc45", "Resisc45", "specialized", 45, 6300, 2e-3, 5e-5, 0.1),
+        _vtab("resisc45", "Resisc45", "specialized", 45, 6300, 2e-3, 5e-5, 0.1, "resisc"),
         _vtab("diabetic_retinopathy", "Retinopathy", "specialized", 5, 42670, 5e-3, 5e-5, 0.2),
-        _vtab("clevr_count", "Clevr/count", "structured", 8, 15000, 2e-3, 5e-2, 0.1),
-        _vtab("clevr_dist", "Clevr/distance", "structured", 6, 15000, 5e-2, 5e-2, 0.1),
+        _vtab("clevr_count", "Clevr/count", "structured", 8, 15000, 2e-3, 5e-2, 0.1, "clevr_count_all"),
+        _vtab("clevr_dist", "Clevr/distance", "structured", 6, 15000, 5e-2, 5e-2, 0.1, "clevr_closest_object_distance"),
         _vtab("dmlab", "DMLab", "structured", 6, 22735, 5e-3, 5e-5, 0.1),
-        _vtab("kitti", "KITTI/distance", "structured", 4, 711, 1e-2, 5e-5, 0.0),
+        _vtab("kitti", "KITTI/distance", "structured", 4, 711, 1e-2, 5e-5, 0.0, "kitti_closest_vehicle_distance"),
         _vtab("dsprites_loc", "dSprites/loc", "structured", 16, 73728, 1e-2, 5e-5, 0.0, "dsprites/location"),
         _vtab("dsprites_ori", "dSprites/ori", "structured", 16, 73728, 5e-3, 5e-5, 0.2, "dsprites/orientation"),
         _vtab("smallnorb_azi", "SmallNORB/azi", "structured", 18, 12150, 2e-2, 5e-5, 0.1, "smallnorb/azimuth"),
@@ -88,11 +92,17 @@ TASKS = {
 }
 
 
-def _key(name: str) -> str:
-    return name.strip().lower().replace("-", "_").replace(" ", "_")
+def key(name: str) -> str:
+    """The spelling under which names of tasks are compared: `Clevr/count`, `clevr-count` and `clevr_count` are one."""
+    return re.sub(r"[-\s/]", "_", name.strip().lower())
 
 
-_BY_KEY = {_key(name): task for task in TASKS.values() for name in (task.name, task.title, *task.aliases)}
+_BY_KEY = {key(name): task for task in TASKS.values() for name in (task.name, task.title, *task.aliases)}
+
+
+def find(name: str) -> Task | None:
+    """The task of that name, alias or printed title, if there is one."""
+    return _BY_KEY.get(key(name))
 
 
 def get(name: str) -> Task:
@@ -101,9 +111,24 @@ def get(name: str) -> Task:
     Raises:
         BadInput: no task goes by that name.
     """
-    task = _BY_KEY.get(_key(name))
+    task = find(name)
     if task is None:
         raise unknown("task", name, TASKS)
+    return task
+
+
+def register(task: Task) -> Task:
+    """Make a task of the user's own known by its name for the rest of this process; again replaces it.
+
+    Raises:
+        BadInput: its name is that of a built-in task or of a group.
+    """
+    taken = find(task.name)
+    if taken is not None and taken.group != "own":
+        raise BadInput(f"'{task.name}' already names the task {taken.title}; choose another name")
+    if key(task.name) in ("all", *GROUPS):
+        raise BadInput(f"'{task.name}' is a group of tasks; choose another name")
+    TASKS[task.name] = _BY_KEY[key(task.name)] = task
     return task
 
 
@@ -120,11 +145,12 @@ def select(names: Iterable[str]) -> list[Task]:
 
 
 def _expand(name: str) -> list[Task]:
-    key = _key(name)
-    if key == "all":
-        return [task for task in TASKS.values() if not task.embedded]
-    if key in GROUPS:
-        return [task for task in TASKS.values() if task.group == key]
-    if key not in _BY_KEY:
+    group = key(name)
+    if group == "all":
+        return [task for task in TASKS.values() if task.group in VTAB]
+    if group in GROUPS:
+        return [task for task in TASKS.values() if task.group == group]
+    task = find(name)
+    if task is None:
         raise unknown("task", name, ["all", *GROUPS, *TASKS])
-    return [_BY_KEY[key]]
+    return [task]

@@ -1,0 +1,183 @@
+"""Import: from a source into the store, whole or not at all, and going on where it was interrupted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from idat_tune import __version__, tasks
+from idat_tune.data import cache, checks, files, parquet, store
+from idat_tune.data.checks import Report, Split
+from idat_tune.data.parquet import Encoded
+from idat_tune.data.sources import Item, Source
+from idat_tune.data.store import STORED, Manifest, StoredSplit
+from idat_tune.errors import BadInput
+
+Progress = Callable[[int, int], None]  # images done, images in all
+
+
+@dataclass(frozen=True)
+class Imported:
+    """What became of one task."""
+
+    task: tasks.Task
+    where: Path
+    images: int  # in all splits
+    already: bool  # it was there, from the same source; nothing was done
+    report: Report | None  # none where it was there already
+
+
+def store_all(
+    found: Sequence[Source],
+    root: Path | None = None,
+    skip_bad: int = 0,
+    replace_existing: bool = False,
+    progress: Progress | None = None,
+) -> list[Imported]:
+    """Import tasks, one after another; each is in the store whole, or not at all.
+
+    Args:
+        found: what to import.
+        root: the store, as `store.folder` takes it.
+        skip_bad: leave out up to so many images of each task that cannot be read.
+        replace_existing: import again what came from another source before, or is damaged.
+        progress: called with images done and images in all.
+
+    Raises:
+        BadInput: an image cannot be read, or a task is there already from another source.
+        IdatError: the disk is full.
+    """
+    total = sum(sum(source.sizes.values()) for source in found)
+    done = 0
+    imported: list[Imported] = []
+    for source in found:
+        count = _Count(progress, done, total)
+        imported.append(_store(source, root, skip_bad, replace_existing, count))
+        done += sum(source.sizes.values())
+        count.at(done)
+    return imported
+
+
+class _Count:
+    def __init__(self, progress: Progress | None, done: int, total: int):
+        self.progress, self.done, self.total = progress, done, total
+
+    def at(self, done: int) -> None:
+        self.done = done
+        if self.progress:
+            self.progress(done, self.total)
+
+    def one(self) -> None:
+        self.at(self.done + 1)
+
+
+def _store(source: Source, root: Path | None, skip_bad: int, again: bool, count: _Count) -> Imported:
+    name = source.task.name
+    home = store.folder(root)
+    with files.lock(home / ".locks" / f"{name}.lock"):
+        there = None if again else _there(source, root)
+        if there is not None:
+            return Imported(there.task, store.place(name, root), sum(source.sizes.values()), True, None)
+        staging = home / ".partial" / f"{name}-{source.key}"
+        for stale in (home / ".partial").glob(f"{name}-*"):
+            if stale != staging or again:
+                files.remove(stale)
+        try:
+            with files.disk(staging):
+                staging.mkdir(parents=True, exist_ok=True)
+            report, manifest = _stage(source, staging, root, skip_bad, count)
+            with files.disk(store.place(name, root)):
+                files.swap_in(staging, store.place(name, root))
+        except Exception:
+            # Only an interruption (KeyboardInterrupt, a killed process) leaves whole splits to go on from.
+            files.remove(staging)
+            raise
+        cache.forget(name, root)
+        return Imported(manifest.task, store.place(name, root), sum(report.images.values()), False, report)
+
+
+def _there(source: Source, root: Path | None) -> Manifest | None:
+    name = source.task.name
+    if not (store.place(name, root) / store.MANIFEST).exists():
+        return None
+    manifest = store.read(name, root)
+    if manifest.source.get("key") != source.key:
+        raise BadInput(
+            f"{name} is in {store.folder(root)} already, imported from {manifest.source.get('path')}; "
+            "import over it with --replace"
+        )
+    return manifest
+
+
+def _stage(source: Source, staging: Path, root: Path | None, skip_bad: int, count: _Count) -> tuple[Report, Manifest]:
+    """Write all files of a task into `staging`."""
+    splits: dict[str, Split] = {}
+    for split in STORED:
+        bad = sum(len(done.bad) for done in splits.values())
+        splits[split] = _split(source, split, staging, skip_bad - bad, count)
+    skipped = tuple(sentence for split in STORED for sentence in splits[split].bad)
+    for split in STORED:
+        splits[split].bad.clear()  # they are not in the store
+    sizes = {split: len(splits[split].images) for split in STORED}
+    task = replace(source.task, train=sizes["train"], val=sizes["val"], test=sizes["test"])
+    for split in STORED:
+        if not sizes[split]:
+            raise BadInput(f"none of the {split} images of {task.name} can be read")
+    report = checks.report(
+        task, source.task, splits, store.place(task.name, root), skipped, source.stand_in, source.notes
+    )
+    checks.refuse_shared(report)
+    stored = {
+        split: StoredSplit(sizes[split], (staging / f"{split}.parquet").stat().st_size, splits[split].hash)
+        for split in STORED
+    }
+    origin = {"kind": source.kind, "path": source.path, "key": source.key, "idat_tune": __version__}
+    manifest = Manifest(task, stored, report.content_hash, origin, source.stand_in, skipped, source.notes)
+    for split in STORED:
+        (staging / f"{split}.npz").unlink()
+    with files.whole(staging / store.MANIFEST) as file:
+        file.write(store.to_json(manifest).encode())
+    return report, manifest
+
+
+def _split(source: Source, split: str, staging: Path, skip_bad: int, count: _Count) -> Split:
+    """Write one split, unless an earlier import that was interrupted had finished it."""
+    kept, path = staging / f"{split}.npz", staging / f"{split}.parquet"
+    if kept.exists() and path.exists():
+        count.at(count.done + source.sizes[split])
+        return Split.load(kept)
+    written = Split([], [])
+    about = {
+        "format": store.FORMAT,
+        "task": source.task.name,
+        "split": split,
+        "classes": source.task.classes,
+        "class_names": source.task.class_names,
+        "source": {"kind": source.kind, "path": source.path},
+        "idat_tune": __version__,
+    }
+    parquet.write(path, _readable(source.items(split), written, skip_bad, count), about)
+    written.save(kept)
+    return written
+
+
+def _readable(items: Iterator[Item], written: Split, skip_bad: int, count: _Count) -> Iterator[Encoded]:
+    for result in cache.in_order(_read, items):
+        count.one()
+        if isinstance(result, BadInput):
+            written.bad.append(str(result))
+            if len(written.bad) > skip_bad:
+                raise BadInput(f"{result}; repair it, or leave out up to N such images with --skip-bad N")
+            continue
+        encoded, image = result
+        written.images.append(image)
+        yield encoded
+
+
+def _read(item: Item) -> tuple[Encoded, checks.Image] | BadInput:
+    try:
+        encoded = Encoded(item.name, item.read(), item.label)
+        return encoded, checks.examine(encoded)
+    except BadInput as failure:
+        return failure

@@ -1,0 +1,97 @@
+"""Where images are imported from: one shape for every way in."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from idat_tune.data import pixels
+from idat_tune.errors import BadInput
+from idat_tune.tasks import Task
+
+
+@dataclass(frozen=True)
+class Item:
+    """An image that can be read when its turn comes."""
+
+    name: str  # where it is, for messages and as provenance
+    label: int
+    read: Callable[[], bytes]
+
+
+@dataclass(frozen=True)
+class Source:
+    """The images of one task, ready to import; everything cheap has been checked."""
+
+    task: Task  # with the benchmark's sizes, or an own task's real ones
+    kind: str  # prepared, images, list, huggingface or tfds
+    path: str
+    key: str  # changes when another import is asked for
+    sizes: Mapping[str, int]  # images per split: train, val, test
+    items: Callable[[str], Iterator[Item]]  # of a split, in order
+    stand_in: bool = False  # sizes differ from the benchmark's
+    notes: tuple[str, ...] = ()
+
+
+def key(*parts: Any) -> str:
+    """A short digest of what an import was asked for."""
+    return hashlib.sha256(json.dumps(parts, default=str).encode()).hexdigest()[:16]
+
+
+def read_file(path: Path) -> bytes:
+    """The bytes of an image file.
+
+    Raises:
+        BadInput: it cannot be read, or is too large for an image.
+    """
+    try:
+        if path.stat().st_size > pixels.MAX_BYTES:
+            raise BadInput(f"{path} has more than the {pixels.MAX_BYTES:,} bytes an image may have")
+        return path.read_bytes()
+    except OSError as failure:
+        raise BadInput(f"{path} cannot be read ({failure.strerror})") from None
+
+
+def safe(path: str, where: str) -> str:
+    """`path` itself if it leads to something inside the folder it is relative to.
+
+    Raises:
+        BadInput: it is absolute, empty, or climbs out; `where` names the file and line that has it.
+    """
+    parts = path.replace("\\", "/").split("/")
+    if not path or "\0" in path:
+        raise BadInput(f"{where}: no path")
+    if parts[0] == "" or (len(parts[0]) == 2 and parts[0][1] == ":"):
+        raise BadInput(f"{where}: '{path}' is an absolute path; paths are relative to the folder of the list")
+    if ".." in parts:
+        raise BadInput(f"{where}: '{path}' leads out of its folder; leave out '..'")
+    return path
+
+
+def check_label(label: int, classes: int, where: str) -> int:
+    """`label` itself if there is such a class; raises BadInput naming `where`."""
+    if not 0 <= label < classes:
+        raise BadInput(f"{where}: label {label} is not in 0..{classes - 1}")
+    return label
+
+
+def check_sizes(task: Task, sizes: Mapping[str, int], any_size: bool, where: str) -> bool:
+    """Whether the sizes differ from the benchmark's.
+
+    Raises:
+        BadInput: a split is empty, or sizes differ and `any_size` does not allow it.
+    """
+    known = {"train": task.train, "val": task.val, "test": task.test}
+    for split, images in sizes.items():
+        if images == 0:
+            raise BadInput(f"{where}: the {split} split of {task.name} has no images")
+        if images != known[split] and not any_size:
+            raise BadInput(
+                f"{where}: the {split} split of {task.name} has {images:,} images, the benchmark's has "
+                f"{known[split]:,}; get the whole copy, or take it as a stand-in with --any-size"
+            )
+    return dict(sizes) != known

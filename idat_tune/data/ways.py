@@ -1,0 +1,68 @@
+"""The ways in: what lies at a path is recognised, and read as the source it is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from idat_tune.data import importing, prepared
+from idat_tune.data.importing import Imported, Progress
+from idat_tune.data.sources import Source
+from idat_tune.errors import BadInput, unknown
+
+KINDS = ("auto", "prepared", "images", "list", "huggingface", "tfds")
+
+
+def import_(
+    path: str | Path,
+    names: list[str] | None = None,
+    *,
+    kind: str = "auto",
+    any_size: bool = False,
+    train_images: int | None = None,
+    seed: int = 0,
+    skip_bad: int = 0,
+    replace: bool = False,
+    folder: Path | None = None,
+    progress: Progress | None = None,
+) -> list[Imported]:
+    """Import the images of tasks into the store.
+
+    Args:
+        path: a prepared copy of VTAB-1K (folder or zip), a folder of images, a CSV or Parquet file of paths and labels,
+            or a copy of a Hugging Face or TFDS data set on disk.
+        names: tasks (or groups) of a prepared copy, none meaning all that are there; else the one task it becomes.
+        kind: one of KINDS, where it is not to be found out.
+        any_size: accept a benchmark's task with other numbers of images than it has, as a stand-in.
+        train_images: of an own task, how many to train with (a fifth of them as val); default 1,000.
+        seed: of the random, stratified split of an own task.
+        skip_bad: leave out up to so many images of each task that cannot be read.
+        replace: import again what is there already.
+        folder: the store, where it is not the default one.
+        progress: called with images done and images in all.
+
+    Raises:
+        BadInput: anything wrong with what is at `path`; nothing was changed for the task concerned.
+        IdatError: the disk is full.
+    """
+    if skip_bad < 0:
+        raise BadInput(f"skip_bad cannot be {skip_bad}; it counts images")
+    found = sources(path, names, kind=kind, any_size=any_size, train_images=train_images, seed=seed)
+    return importing.store_all(found, folder, skip_bad, replace, progress)
+
+
+def sources(
+    path: str | Path,
+    names: list[str] | None = None,
+    *,
+    kind: str = "auto",
+    any_size: bool = False,
+    train_images: int | None = None,
+    seed: int = 0,
+) -> list[Source]:
+    """What `import_` would import, read and checked as far as that goes without decoding images."""
+    if kind not in KINDS:
+        raise unknown("kind of source", kind, KINDS)
+    path = Path(path).expanduser().resolve()
+    if not path.exists():
+        raise BadInput(f"{path} does not exist")
+    return prepared.find(path, names, any_size)
