@@ -87,7 +87,7 @@ class Trial(tune.Trainable):
         tested = evaluate_all(students, (to_device(images, device) for images in batches))
         # As rows: Tune would flatten a mapping into its own keys.
         rows = [[name, accuracy, loss] for name, (accuracy, loss) in tested.items()]
-        yield {"epoch": 0, "score": WORST, "status": COMPLETE, "done": True, "tested": rows}
+        yield {"epoch": 0, "score": WORST, "status": COMPLETE, "done": True, "tested": rows, "worker": os.getpid()}
 
 
 def _student(flat: Mapping[str, Any], state: bytes) -> tuple[AdaptedModel, RunConfig]:

@@ -188,9 +188,6 @@ def test_a_failed_trial_is_recorded_with_its_reason_and_the_search_goes_on(tmp_p
     run_one(conducting, "bad", payload, [results_of(payload)[0], failure])
     bad = conducting.journal.records[-1]
     assert (bad.status, bad.reason, len(bad.epochs), bad.score) == (FAILED, "Diverged: nan", 1, WORST)
-    payload = conducting.suggest("dead")
-    conducting.on_trial_complete("dead", None, error=True)
-    assert "died" in conducting.journal.records[-1].reason
     run_all(conducting)
     assert conducting.finished
     assert len(conducting.journal.of(EXPLORE)) == 6
@@ -213,14 +210,30 @@ def test_a_search_in_which_every_trial_fails_ends_and_names_the_first_reason(tmp
     assert not finish.export_winner(plan, conducting.journal, conducting.manifest)
 
 
-def test_a_trial_whose_worker_died_begins_again_with_clean_metrics(tmp_path):
+def test_a_trial_whose_worker_died_begins_again_up_to_twice(tmp_path):
     conducting = begin(a_plan(tmp_path))
-    payload = conducting.suggest("t")
-    first, last = results_of(payload)
-    for result in (first, first):
-        conducting.on_trial_result("t", result)
-    conducting.on_trial_complete("t", last)
-    assert [each.epoch for each in conducting.journal.records[0].epochs] == [0, 1]
+    run_all(conducting, most=3)
+    first = conducting.suggest("one")
+    conducting.on_trial_result("one", results_of(first)[0])
+    conducting.on_trial_complete("one", None, error=True)
+    second = conducting.suggest("two")
+    assert second == first
+    conducting.on_trial_complete("two", None, error=True)
+    run_one(conducting, "three", conducting.suggest("three"))
+    assert conducting.journal.records[-1].id == first["id"]
+    assert [each.epoch for each in conducting.journal.records[-1].epochs] == [0, 1]
+
+
+def test_a_trial_that_takes_every_worker_down_is_a_failure(tmp_path):
+    conducting = begin(a_plan(tmp_path))
+    run_all(conducting, most=3)
+    for number in range(3):
+        conducting.suggest(f"t{number}")
+        conducting.on_trial_complete(f"t{number}", None, error=True)
+    assert (conducting.journal.records[-1].status, conducting.journal.records[-1].epochs) == (FAILED, ())
+    assert "died, 3 times over" in conducting.journal.records[-1].reason
+    run_all(conducting)
+    assert len(conducting.journal.of(EXPLORE)) == 6
 
 
 def test_the_sampler_learns_of_arms_and_of_stopped_trials_as_pruned(tmp_path):

@@ -22,7 +22,6 @@ from idat_tune.search.plan import Plan, Resources
 from idat_tune.tracking import Tracker
 from idat_tune.trial import Trial
 
-DEATHS = 2  # a trial whose worker died is tried again so often
 MANY = 1_000_000  # the conductor, not Tune, says when there are no more trials
 
 
@@ -119,7 +118,6 @@ def _tune(
         run_config=tune.RunConfig(
             name="tune",
             storage_path=str(plan.folder),
-            failure_config=tune.FailureConfig(max_failures=DEATHS),
             verbose=0,
         ),
     )
