@@ -29,6 +29,7 @@ class Trial(tune.Trainable):
         """Take the splits once, out of Ray's object store, and prepare the first trial."""
         # More threads per trial were slower, and the cores are taken by other trials.
         torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
+        data.register_own()  # the user's own tasks, which RunConfig must know here too
         self.images = images
         self.reset_config(config)
 
