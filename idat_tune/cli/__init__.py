@@ -4,12 +4,9 @@ import sys
 
 import typer
 
+from idat_tune.cli import images, look, runs
 from idat_tune.cli.shared import app
 from idat_tune.errors import IdatError
-
-# isort: split
-# In the order in which --help lists their commands.
-from idat_tune.cli import images, look, runs
 
 __all__ = ["app", "images", "look", "main", "runs"]
 

@@ -7,11 +7,23 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+import typer.core
 
 from idat_tune import __version__
 from idat_tune.errors import BadInput
 
+ORDER = ("search", "train", "predict", "data", "describe", "tasks", "ui", "doctor")
+
+
+class _Ordered(typer.core.TyperGroup):
+    """Lists commands as a user meets them."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return sorted(super().list_commands(ctx), key=ORDER.index)
+
+
 app = typer.Typer(
+    cls=_Ordered,
     name="idat-tune",
     help="Search the best inverse-distillation adapter for a small image task.",
     no_args_is_help=True,
