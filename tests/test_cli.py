@@ -222,3 +222,12 @@ def test_on_a_terminal_progress_is_live_and_the_result_is_a_table(tmp_path):
     assert "digits-1" in text
     for noise in ("INFO", "ray::", "WARNING", "alembic"):
         assert noise not in text
+
+
+def test_the_command_that_resumes_names_the_task_and_its_search(monkeypatch):
+    from idat_tune.cli.runs import command_again
+
+    argv = ["idat-tune", "search", "--task", "digits", "--task=dtd", "--set", "optim.lr=1e-3", "--out", "a b"]
+    monkeypatch.setattr(sys, "argv", argv)
+    words = command_again("dtd", "dtd-1").split(" ", 1)[1]
+    assert words == "search --set optim.lr=1e-3 --out 'a b' --task dtd --name dtd-1"

@@ -1,5 +1,7 @@
 """The commands that train: search, train, and predict with what came out."""
 
+import shlex
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -57,48 +59,56 @@ def search(
         )
         for known in chosen
     ]
-    results = _search(plans, Resources(hours, gpus_per_trial, max_concurrent, address), quiet)
+    resources = Resources(hours, gpus_per_trial, max_concurrent, address)
+    results = []
+    for plan in plans:
+        results.append(_search(plan, resources, quiet))
+        if not as_json:
+            _show(results[-1])
     if as_json:
         print_json(results if len(results) > 1 else results[0])
     else:
-        _show(results, out)
+        typer.echo(f"compare       {program()} ui --out {out}")
     if any(result["winner"] is None or result["winner"]["test_accuracy"] is None for result in results):
         raise SystemExit(1)
 
 
-def _search(plans: list[Any], resources: Any, quiet: bool) -> list[dict[str, Any]]:
+def _search(plan: Any, resources: Any, quiet: bool) -> dict[str, Any]:
     from idat_tune.screen import Progress
     from idat_tune.search import Interrupted, run_search
 
-    results = []
-    for plan in plans:
-        progress = Progress(quiet)
-        try:
-            results.append(run_search(plan, resources, progress))
-        except (Interrupted, KeyboardInterrupt):
-            progress.close()
-            raise Interrupted(
-                f"search '{plan.name}' was interrupted; what was finished is kept. Give the same command again with "
-                f"--name {plan.name} to go on"
-            ) from None
-        finally:
-            progress.close()
-    return results
+    progress = Progress(quiet)
+    try:
+        return run_search(plan, resources, progress)
+    except (Interrupted, KeyboardInterrupt):
+        way_on = command_again(plan.task.name, plan.name)
+        raise Interrupted(f"search '{plan.name}' was interrupted; what was finished is kept. Go on: {way_on}") from None
+    finally:
+        progress.close()
 
 
-def _show(results: list[dict[str, Any]], out: Path) -> None:
+def command_again(task: str, name: str) -> str:
+    """This very command for one task and under the name that its search has, so that it resumes."""
+    kept, words = [], iter(sys.argv[1:])
+    for word in words:
+        if word in ("--task", "--name"):
+            next(words, None)
+        elif not word.startswith(("--task=", "--name=")):
+            kept.append(word)
+    return shlex.join([program(), *kept, "--task", task, "--name", name])
+
+
+def _show(result: dict[str, Any]) -> None:
     from idat_tune import screen
 
     paper = console()
-    for result in results:
-        paper.print()
-        paper.print(screen.comparison(result))
-        paper.print(result["verdict"], markup=False)
-        if result["winner"] and result["winner"]["test_accuracy"]:
-            paper.print(f"\nthe student   {result['best']}", markup=False)
-            paper.print(f"use it        {program()} predict {result['best']} IMAGE...", markup=False)
-        paper.print(f"all figures   {result['out']}/trials.parquet, epochs.parquet, manifest.json", markup=False)
-    paper.print(f"compare       {program()} ui --out {out}", markup=False)
+    paper.print()
+    paper.print(screen.comparison(result))
+    paper.print(result["verdict"], markup=False)
+    if result["winner"] and result["winner"]["test_accuracy"]:
+        paper.print(f"\nthe student   {result['best']}", markup=False)
+        paper.print(f"use it        {program()} predict {result['best']} IMAGE...", markup=False)
+    paper.print(f"all figures   {result['out']}/trials.parquet, epochs.parquet, manifest.json", markup=False)
 
 
 @app.command()
