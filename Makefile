@@ -1,14 +1,14 @@
 PYTHON ?= python3
 BIN := .venv/bin
-TASK ?= sprites_loc
+TASK ?= digits sprites_loc
 # One thread per trial: the cores are for trials at once.
 export OMP_NUM_THREADS ?= 1
 
 .PHONY: demo test lint fix bench clean
 
-# Search an embedded task, show the winner and where to look next; TASK=digits, or TASK=embedded for all three.
+# Search embedded tasks, show each winner and where to look next; TASK=digits for one, TASK=embedded for all three.
 demo: .venv/installed
-	$(BIN)/idat-tune search --task $(TASK) --trials 16
+	$(BIN)/idat-tune search $(TASK:%=--task %) --trials 16
 
 # All tests; FAST=1 leaves out whole searches, ARGS are for pytest.
 test: .venv/installed

@@ -30,6 +30,7 @@ class TrialRecord:
     seconds: float = 0.0  # wall time from proposal to end
     set_up_seconds: float = 0.0  # of these, building models and loading data
     trainable_params: int | None = None  # of the student: adapters and head
+    worker: int | None = None  # process that it ran in
     tested: Mapping[str, tuple[float, float]] = field(default_factory=dict)  # by final trial: test accuracy, loss
 
     @property

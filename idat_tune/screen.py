@@ -17,6 +17,7 @@ from rich.text import Text
 
 from idat_tune.backbones import NO_TEACHER
 from idat_tune.config import RunConfig
+from idat_tune.data import Listed
 from idat_tune.journal import COMPLETE, EXPLORE, FAILED, STOPPED, TrialRecord
 from idat_tune.metrics import EpochMetrics
 from idat_tune.search import LOG, Listener
@@ -243,7 +244,7 @@ def epoch_line(epoch: EpochMetrics, epochs: int) -> str:
 
 def description(found: Mapping[str, Any], config: RunConfig) -> Table:
     """What `idat-tune describe` shows."""
-    table = Table(title=f"{config.adapter.kind}, h={config.adapter.hidden_dim}", title_justify="left")
+    table = Table(title=f"{config.adapter.kind}, h={config.adapter.hidden_dim}", title_justify="left", box=SIMPLE)
     for name in ("", "backbone", "adapters", "head", "trainable"):
         table.add_column(name, justify="left" if name in ("", "backbone") else "right")
     for role in ("student", "teacher"):
@@ -263,11 +264,26 @@ def description(found: Mapping[str, Any], config: RunConfig) -> Table:
 
 def task_table(tasks: Iterable[Task]) -> Table:
     """What `idat-tune tasks` shows."""
-    table = Table()
-    for name in ("task", "group", "classes", "test images", "lr", "weight decay", "drop-path", "also called"):
-        table.add_column(name, justify="left" if name in ("task", "group", "also called") else "right")
+    table = Table(box=SIMPLE)
+    for name in ("task", "group", "classes", "test", "lr", "decay", "drop-path", "also called"):
+        words = name in ("task", "group", "also called")
+        table.add_column(name, justify="left" if words else "right", no_wrap=name != "also called")
     for task in tasks:
-        also = ", ".join(dict.fromkeys((task.title, *task.aliases)))
+        also = ", ".join(dict.fromkeys(name for name in (task.title, *task.aliases) if name != task.name))
         recipe = (f"{task.lr:g}", f"{task.weight_decay:g}", f"{task.drop_path:g}")
         table.add_row(task.name, task.group, str(task.classes), f"{task.test:,}", *recipe, also)
+    return table
+
+
+def listing_table(listed: Iterable[Listed], folder: Path) -> Table:
+    """What `idat-tune data list` shows."""
+    table = Table(title=str(folder), title_justify="left", box=SIMPLE)
+    for name in ("task", "state", "classes", "train", "val", "test", "MB", "where"):
+        words = name in ("task", "state", "where")
+        table.add_column(name, justify="left" if words else "right", no_wrap=name != "where")
+    for found in listed:
+        task = found.task
+        counts = (str(task.classes), *(f"{count:,}" for count in (task.train, task.val, task.test)))
+        size = f"{found.bytes / 1e6:.1f}" if found.bytes else ""
+        table.add_row(task.name, found.state, *counts, size, found.why or str(found.where or ""))
     return table

@@ -29,6 +29,7 @@ class Trial(tune.Trainable):
         """Take the splits once, out of Ray's object store, and prepare the first trial."""
         # More threads per trial were slower, and the cores are taken by other trials.
         torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
+        data.register_own()  # the user's own tasks, which RunConfig must know here too
         self.images = images
         self.reset_config(config)
 
@@ -87,7 +88,7 @@ class Trial(tune.Trainable):
         tested = evaluate_all(students, (to_device(images, device) for images in batches))
         # As rows: Tune would flatten a mapping into its own keys.
         rows = [[name, accuracy, loss] for name, (accuracy, loss) in tested.items()]
-        yield {"epoch": 0, "score": WORST, "status": COMPLETE, "done": True, "tested": rows}
+        yield {"epoch": 0, "score": WORST, "status": COMPLETE, "done": True, "tested": rows, "worker": os.getpid()}
 
 
 def _student(flat: Mapping[str, Any], state: bytes) -> tuple[AdaptedModel, RunConfig]:

@@ -24,6 +24,7 @@ from idat_tune.space import Choice, Domain
 from idat_tune.tracking import Tracker
 
 TUNE_METRIC = "score"
+RETRIES = 2  # of a trial whose worker died; one that failed by itself would fail again
 RUNGS_APART = 3  # halving lets the best third of a rung go on
 
 
@@ -70,23 +71,28 @@ class Halving(AsyncHyperBandScheduler):
 
 @dataclass
 class Live:
-    """A trial that is running."""
+    """A trial that is running, or about to."""
 
     job: Job
-    proposal: optuna.trial.Trial | None
+    proposal: optuna.trial.Trial | None = None  # what the sampler calls it; None if it did not propose it
+    deaths: int = 0  # workers that it lost so far
+    reported: int = -1  # newest epoch that the sampler was told of
     started: float = field(default_factory=time.perf_counter)
     epochs: list[EpochMetrics] = field(default_factory=list)
     last: dict[str, Any] = field(default_factory=dict)  # its newest result
 
     def hear(self, result: dict[str, Any]) -> EpochMetrics | None:
-        """Take a result in; an epoch of 0 means that its worker died and it began again."""
+        """Take a result in."""
         self.last = result
-        if "lr" not in result:  # a failure, which has no metrics
+        if "lr" not in result:  # a failure, or the test, which have no metrics of epochs
             return None
         epoch = EpochMetrics.from_dict(result)
-        self.epochs = [known for known in self.epochs if known.epoch < epoch.epoch]
         self.epochs.append(epoch)
         return epoch
+
+    def again(self) -> "Live":
+        """The same trial from its beginning, after its worker died."""
+        return Live(self.job, self.proposal, self.deaths + 1, self.reported)
 
 
 class Conductor(Searcher):
@@ -118,7 +124,7 @@ class Conductor(Searcher):
         for record in journal.of(EXPLORE):
             self._replay(record)
         first = [] if manifest.content["winner"] else plan.first_jobs()
-        self.queue = deque(self._not_done(first))
+        self.queue = deque(Live(job) for job in self._not_done(first))
         self.arm_jobs = deque(self._not_done(plan.arm_finals()))
         self.winner_chosen = self.tested = False
         self.live: dict[str, Live] = {}
@@ -135,6 +141,7 @@ class Conductor(Searcher):
         if next_up is None:
             self.finished = not self.live
             return Searcher.FINISHED if self.finished else None
+        next_up.started = time.perf_counter()
         self.live[trial_id] = next_up
         self.listener.trial_started(next_up.job)
         return self._payload(next_up.job)
@@ -144,8 +151,8 @@ class Conductor(Searcher):
         if not self.queue and self._may_propose():
             return self._propose()
         if not self.queue:
-            self.queue.extend(self._next_jobs())
-        return Live(self.queue.popleft(), None) if self.queue else None
+            self.queue.extend(Live(job) for job in self._next_jobs())
+        return self.queue.popleft() if self.queue else None
 
     def _next_jobs(self) -> list[Job]:
         """What follows exploring: the winner's final run, the arms', the test.
@@ -225,13 +232,24 @@ class Conductor(Searcher):
         epoch = live.hear(result)
         if epoch is None:
             return
-        if live.proposal is not None:
-            live.proposal.report(result["score"], epoch.epoch)
+        self._report(live, epoch.epoch, result["score"])
         self.listener.epoch_done(live.job, epoch)
 
+    def _report(self, live: Live, epoch: int, rank: float) -> None:
+        if live.proposal is not None and epoch > live.reported:
+            live.proposal.report(rank, epoch)
+            live.reported = epoch
+
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """A trial has ended: finished, stopped by halving, failed, died once too often, or cut off with the search."""
+        """A trial has ended: finished, stopped by halving, failed, died with its worker, or cut off with the search.
+
+        Trials whose worker died come back through our own queue, because Tune tries none again that died while it
+        was being handed to a reused worker.
+        """
         live = self.live.pop(trial_id)
+        if error and live.deaths < RETRIES:
+            self.queue.appendleft(live.again())
+            return
         if result and result.get("status"):
             live.hear(result)
         status, reason = self._status(trial_id, live, error)
@@ -250,7 +268,7 @@ class Conductor(Searcher):
     def _status(self, trial_id: str, live: Live, error: bool) -> tuple[str | None, str | None]:
         status = live.last.get("status")
         if error:
-            return FAILED, "its worker died, three times over"
+            return FAILED, f"its worker died, {RETRIES + 1} times over"
         if status == FAILED:
             return FAILED, live.last["reason"]
         if status == COMPLETE:
@@ -270,6 +288,7 @@ class Conductor(Searcher):
             seconds=time.perf_counter() - live.started,
             set_up_seconds=live.last.get("set_up_seconds", 0.0),
             trainable_params=live.last.get("trainable_params"),
+            worker=live.last.get("worker"),
             tested={name: (accuracy, loss) for name, accuracy, loss in live.last.get("tested", ())},
         )
 
@@ -281,7 +300,7 @@ class Conductor(Searcher):
             self._replay(record)
         elif record.status == STOPPED:
             if record.last is not None:
-                live.proposal.report(record.score, record.last.epoch)
+                self._report(live, record.last.epoch, record.score)
             self.study.tell(live.proposal, state=TrialState.PRUNED)
         else:
             self.study.tell(live.proposal, record.score)

@@ -22,7 +22,6 @@ from idat_tune.search.plan import Plan, Resources
 from idat_tune.tracking import Tracker
 from idat_tune.trial import Trial
 
-DEATHS = 2  # a trial whose worker died is tried again so often
 MANY = 1_000_000  # the conductor, not Tune, says when there are no more trials
 
 
@@ -41,13 +40,13 @@ def drive(plan: Plan, resources: Resources, listener: Listener) -> dict[str, Any
         with ThreadPoolExecutor(1) as background:
             tracking = background.submit(_tracker, plan, journal, manifest)
             size = sum(split.pixels.nbytes for split in images.values())
-            with connected(resources.address, resources.max_concurrent, size) as workers:
+            with connected(resources, size) as (workers, gpus):
                 tracker = tracking.result()
                 with _closing(tracker):
                     conductor = Conductor(plan, journal, manifest, tracker, listener, _deadline(resources))
                     listener.search_started(plan, workers, journal.records)
                     try:
-                        _tune(plan, conductor, images, workers, resources.gpus_per_trial)
+                        _tune(plan, conductor, images, workers, gpus)
                     finally:
                         journal.write_tables(plan.folder)
                     if not conductor.finished:
@@ -97,12 +96,7 @@ def _closing(tracker: Tracker) -> Iterator[None]:
         raise
 
 
-def _tune(
-    plan: Plan, conductor: Conductor, images: dict[str, Images], workers: int, gpus_per_trial: float | None
-) -> None:
-    import ray
-
-    gpus = gpus_per_trial if gpus_per_trial is not None else min(1, ray.cluster_resources().get("GPU", 0))
+def _tune(plan: Plan, conductor: Conductor, images: dict[str, Images], workers: int, gpus: float) -> None:
     trainable = tune.with_resources(tune.with_parameters(Trial, images=images), {"cpu": 1, "gpu": gpus})
     tuner = tune.Tuner(
         trainable,
@@ -119,7 +113,6 @@ def _tune(
         run_config=tune.RunConfig(
             name="tune",
             storage_path=str(plan.folder),
-            failure_config=tune.FailureConfig(max_failures=DEATHS),
             verbose=0,
         ),
     )

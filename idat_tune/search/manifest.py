@@ -3,6 +3,7 @@
 import datetime
 import fcntl
 import json
+import os
 import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -78,6 +79,17 @@ class Manifest:
         partial = self.path.with_suffix(".partial")
         partial.write_text(json.dumps(self.content, indent=2) + "\n")
         partial.replace(self.path)
+
+
+def check_writable(out: Path) -> None:
+    """Refuse an --out in which no folder can be made; makes none itself.
+
+    Raises:
+        BadInput: it, or the nearest folder above it that exists, cannot be written.
+    """
+    nearest = next(folder for folder in (out, *out.parents) if folder.exists())
+    if not nearest.is_dir() or not os.access(nearest, os.W_OK):
+        raise BadInput(f"--out {out} cannot be written: {nearest} is no folder that takes files; choose another")
 
 
 @contextmanager

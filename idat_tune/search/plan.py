@@ -1,6 +1,7 @@
 """What a search is going to do, checked as a whole before anything starts."""
 
 import random
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,6 +76,8 @@ class Plan:
         for what, value in (("--trials", trials), ("--seeds", final_seeds)):
             if value < 1:
                 raise BadInput(f"{what} cannot be {value}: a search needs at least 1")
+        if not re.fullmatch(r"[\w.-]*\w", name) or name.startswith("."):
+            raise BadInput(f"--name cannot be '{name}': it names a folder, of letters, digits, '-', '_' and '.'")
         if not 0 <= seed < 2**31:
             raise BadInput(f"--seed cannot be {seed}: it goes from 0 to {2**31 - 1}")
         plan = cls(name, tasks.get(task), space.with_fixed(fixed), trials, seed, final_seeds, out.absolute())
