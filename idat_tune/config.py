@@ -131,6 +131,12 @@ class RunConfig(_Frozen):
                 )
         if self.alone and self.distill.loss == "feature":
             raise BadInput("distill.loss feature needs a teacher, and teacher is none; name one or take another loss")
+        ours, theirs = backbones.family(self.student), backbones.family(self.teacher)
+        if self.distill.loss == "feature" and ours != theirs:
+            raise BadInput(
+                f"distill.loss feature compares tokens, and a {ours} has others than a {theirs}; take a teacher like "
+                f"student {self.student}, or another loss"
+            )
         return self
 
     @classmethod
