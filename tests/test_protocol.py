@@ -95,7 +95,7 @@ def test_a_pinned_step_of_every_kind_has_the_losses_it_always_had(kind):
 
 
 def published_rate(epoch, lr, epochs=100):
-    """FACTS 1.3: warm-up over 10 epochs from 1e-7, not prefixed to the cosine, whose end is 1e-8."""
+    """Of the released code: 10 epochs of warm-up from 1e-7, not prefixed to the cosine, whose end is 1e-8."""
     if epoch >= epochs:
         return 1e-8
     if epoch < 10:
