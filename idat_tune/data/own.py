@@ -135,13 +135,20 @@ def _divide(
             raise BadInput(f"{path} has {len(pool):,} images to train with, not {train_images:,}")
         said["train"] = _pick(pool, labels, train_images, seed) if train_images else list(pool)
     if not said["val"]:
-        said["val"] = _pick(said["train"], labels, max(1, round(_VAL_SHARE * len(said["train"]))), seed + 1)
+        said["val"] = _val(said["train"], labels, seed + 1)
         said["train"] = sorted(set(said["train"]) - set(said["val"]))
     return said, notes
 
 
 def _pick(pool: list[int], labels: Sequence[int], count: int, seed: int) -> list[int]:
     return [pool[place] for place in stratified([labels[i] for i in pool], count, seed)]
+
+
+def _val(train: list[int], labels: Sequence[int], seed: int) -> list[int]:
+    count = max(1, round(_VAL_SHARE * len(train)))
+    images = Counter(labels[i] for i in train)
+    several = [i for i in train if images[labels[i]] > 1]  # the only image of a class is for training
+    return _pick(several if len(several) > count else train, labels, count, seed)
 
 
 def _distinct(rows: Sequence[Row], pool: list[int]) -> tuple[list[int], tuple[str, ...]]:

@@ -64,6 +64,8 @@ def sources(
     """What `import_` would import, read and checked as far as that goes without decoding images."""
     if kind not in KINDS:
         raise unknown("kind of source", kind, KINDS)
+    if train_images is not None and train_images < 2:
+        raise BadInput(f"{train_images} training images are too few; val takes one, so it needs two")
     path = Path(path).expanduser().resolve()
     if not path.exists():
         raise BadInput(f"{path} does not exist")
