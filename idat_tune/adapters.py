@@ -94,7 +94,7 @@ def mlp_branch(block: Any, x_BTD: Tensor) -> Tensor:
     return block.drop_path2(branch_BTD)
 
 
-def block_lists(backbone: nn.Module) -> list[nn.Sequential]:
+def block_lists(backbone: Any) -> list[nn.Sequential]:
     """The containers of a timm ViT's or Swin's transformer blocks, first to last."""
     if hasattr(backbone, "blocks"):
         return [backbone.blocks]
@@ -108,7 +108,7 @@ def insert(backbone: nn.Module, config: AdapterConfig, generator: Generator | No
     """
     for blocks in block_lists(backbone):
         for index, block in enumerate(blocks):
-            width = block.norm2.normalized_shape[-1]
-            device = block.norm2.weight.device
-            with torch.device(device):
+            norm: Any = block.norm2
+            width = norm.normalized_shape[-1]
+            with torch.device(norm.weight.device):
                 blocks[index] = KINDS[config.kind](block, width, config, generator)

@@ -37,7 +37,7 @@ def describe(config: RunConfig, classes: int | None = None) -> dict[str, Any]:
     return {
         "student": _parameters(config.student, student),
         "teacher": None if teacher is None else _parameters(config.teacher, teacher),
-        "trainable_params": sum(_count(model) for model in models),
+        "trainable_params": sum(model.trainable_params() for model in models),
         "gflop_per_image": {
             "forward": sum(forward for forward, _ in flops) / 1e9,
             "backward": sum(backward for _, backward in flops) / 1e9,
@@ -53,17 +53,13 @@ def _shapes(name: str, classes: int, config: RunConfig) -> AdaptedModel:
         model = build(RANDOM + plain, classes, config, seed=None)
     for module in model.modules():
         if hasattr(module, "fused_attn"):
-            module.fused_attn = False  # spelled out, so that its products are counted on any device
+            setattr(module, "fused_attn", False)  # noqa: B010 - spelled out, its products are counted on any device
     return model
-
-
-def _count(model: AdaptedModel) -> int:
-    return sum(value.numel() for value in model.trainable().values())
 
 
 def _parameters(name: str, model: AdaptedModel) -> dict[str, Any]:
     head = sum(value.numel() for key, value in model.trainable().items() if key.startswith("head."))
-    total = _count(model)
+    total = model.trainable_params()
     return {"backbone": name, "trainable_params": total, "adapter_params": total - head, "head_params": head}
 
 

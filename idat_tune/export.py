@@ -18,6 +18,7 @@ from idat_tune import data, tasks
 from idat_tune.config import RunConfig
 from idat_tune.errors import BadInput
 from idat_tune.model import AdaptedModel, build
+from idat_tune.tasks import Task
 
 FILES = ("config.yaml", "adapter.safetensors", "metrics.json", "labels.json", "README.md")
 
@@ -45,7 +46,7 @@ class Student(nn.Module):
 
     def predict(self, images: Sequence[Image.Image]) -> list[tuple[str, float]]:
         """The most probable label of each image, and its probability."""
-        device = self.model.shift.device
+        device = self.model.device
         with torch.no_grad():
             pixels = torch.stack([self.transform(image) for image in images]).to(device)
             probability, index = self(pixels).softmax(dim=-1).max(dim=-1)
@@ -121,11 +122,11 @@ def load(folder: str | Path, device: str = "cpu") -> Student:
     for name in FILES[:-1]:
         if not (folder / name).is_file():
             raise BadInput(f"export folder {folder} is incomplete: {name} is missing; it holds {', '.join(FILES)}")
-    config = _read(folder / "config.yaml", lambda text: RunConfig.from_flat(yaml.safe_load(text)))
     labels = _read(folder / "labels.json", json.loads)
     metrics = _read(folder / "metrics.json", json.loads)
     if not isinstance(labels, list) or not labels:
         raise BadInput(f"{folder / 'labels.json'} must hold a list of class names")
+    config = _read(folder / "config.yaml", lambda text: _config(yaml.safe_load(text), labels))
     try:
         state = load_file(folder / "adapter.safetensors")
     except (SafetensorError, OSError) as failure:
@@ -136,6 +137,15 @@ def load(folder: str | Path, device: str = "cpu") -> Student:
     except BadInput as failure:
         raise BadInput(f"{folder / 'adapter.safetensors'}: {failure}") from None
     return Student(model, config, labels, metrics).to(device)
+
+
+def _config(flat: Mapping[str, Any], labels: Sequence[str]) -> RunConfig:
+    """The config; a task of somebody's own, which this machine need not know, is made known by its labels."""
+    task = flat.get("task")
+    if isinstance(task, str) and tasks.find(task) is None:
+        names = tuple(str(label) for label in labels)
+        tasks.register(Task(task, task, "own", len(names), 0, 5e-3, 5e-5, 0.0, class_names=names))
+    return RunConfig.from_flat(flat)
 
 
 def _read(path: Path, parse: Any) -> Any:

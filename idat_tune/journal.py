@@ -10,7 +10,7 @@ from typing import Any, Self
 from idat_tune.errors import BadInput
 from idat_tune.metrics import WORST, EpochMetrics, score, write_table
 
-EXPLORE, FINAL = "explore", "final"  # stages
+EXPLORE, FINAL, TEST = "explore", "final", "test"  # stages
 COMPLETE, STOPPED, FAILED = "complete", "stopped", "failed"  # statuses
 
 
@@ -18,8 +18,8 @@ COMPLETE, STOPPED, FAILED = "complete", "stopped", "failed"  # statuses
 class TrialRecord:
     """What is known of a trial that has ended, well or not."""
 
-    id: str  # unique in its search: explore-003, final-winner-0
-    stage: str  # EXPLORE or FINAL
+    id: str  # unique in its search: arm-default, trial-003, final-0-winner, test
+    stage: str  # EXPLORE, FINAL (trained on trainval) or TEST (the one that opens the test split)
     arms: tuple[str, ...]  # what it stands for: default, alone, no_distill, winner; none for a proposed one
     config: Mapping[str, Any]  # flat, complete
     status: str  # COMPLETE, STOPPED by halving, or FAILED
@@ -30,14 +30,18 @@ class TrialRecord:
     seconds: float = 0.0  # wall time from proposal to end
     set_up_seconds: float = 0.0  # of these, building models and loading data
     trainable_params: int | None = None  # of the student: adapters and head
-    test_accuracy: float | None = None  # final trials only
-    test_loss: float | None = None
-    versions: Mapping[str, str] = field(default_factory=dict)
+    worker: int | None = None  # process that it ran in
+    tested: Mapping[str, tuple[float, float]] = field(default_factory=dict)  # by final trial: test accuracy, loss
 
     @property
     def last(self) -> EpochMetrics | None:
         """The last epoch it got through."""
         return self.epochs[-1] if self.epochs else None
+
+    @property
+    def val_accuracy(self) -> float | None:
+        """Validation accuracy of its last epoch, a fraction."""
+        return self.last.val_accuracy if self.last else None
 
     @property
     def score(self) -> float:
@@ -58,8 +62,6 @@ class TrialRecord:
             "epochs_run": len(self.epochs),
             **{name: last.get(name) for name in ("val_accuracy", "val_loss", "val_teacher_accuracy", "train_loss")},
             "score": self.score,
-            "test_accuracy": self.test_accuracy,
-            "test_loss": self.test_loss,
             "trainable_params": self.trainable_params,
             "seconds": self.seconds,
             "set_up_seconds": self.set_up_seconds,
@@ -71,15 +73,19 @@ class TrialRecord:
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
         """The inverse of `dataclasses.asdict`, for what JSON gives back."""
         epochs = tuple(EpochMetrics.from_dict(epoch) for epoch in values["epochs"])
-        return cls(**{**values, "arms": tuple(values["arms"]), "epochs": epochs})
+        tested = {trial: tuple(found) for trial, found in values["tested"].items()}
+        return cls(**{**values, "arms": tuple(values["arms"]), "epochs": epochs, "tested": tested})
 
 
 class Journal:
-    """One JSON line per finished trial; a line that a crash cut short is dropped, and its trial runs again."""
+    """One JSON line per finished trial; a line that a crash cut short is dropped, and its trial runs again.
+
+    Where a trial stands twice, because a failure in the final run was tried again, the later line counts.
+    """
 
     def __init__(self, path: Path):
         self.path = path
-        self.records: list[TrialRecord] = []
+        self._records: dict[str, TrialRecord] = {}
         if path.exists():
             self._replay()
 
@@ -88,7 +94,8 @@ class Journal:
         whole, rest = lines[:-1], lines[-1]
         for number, line in enumerate(whole, start=1):
             try:
-                self.records.append(TrialRecord.from_dict(json.loads(line)))
+                record = TrialRecord.from_dict(json.loads(line))
+                self._records[record.id] = record
             except (ValueError, TypeError, KeyError) as failure:
                 raise BadInput(
                     f"{self.path}, line {number} is damaged ({failure}); delete that line and its trial runs again"
@@ -103,7 +110,17 @@ class Journal:
             file.write(json.dumps(asdict(record)).encode() + b"\n")
             file.flush()
             os.fsync(file.fileno())
-        self.records.append(record)
+        self._records[record.id] = record
+
+    @property
+    def records(self) -> list[TrialRecord]:
+        """All records, oldest first."""
+        return list(self._records.values())
+
+    def tested(self) -> Mapping[str, tuple[float, float]]:
+        """Test accuracy and loss by final trial; empty while the test split is sealed."""
+        test = self._records.get(TEST)
+        return test.tested if test else {}
 
     def of(self, stage: str) -> list[TrialRecord]:
         """The records of a stage, oldest first."""
@@ -111,10 +128,16 @@ class Journal:
 
     def write_tables(self, folder: Path) -> None:
         """Write trials.parquet (a row per trial) and epochs.parquet (a row per epoch of each)."""
-        write_table(folder / "trials.parquet", [record.row() for record in self.records])
+        trials = [record for record in self.records if record.stage != TEST]
+        tested = self.tested()
+        rows = []
+        for record in trials:
+            accuracy, loss = tested.get(record.id, (None, None))
+            rows.append({**record.row(), "test_accuracy": accuracy, "test_loss": loss})
+        write_table(folder / "trials.parquet", rows)
         epochs = [
             {"trial": record.id, "stage": record.stage, **epoch.as_dict()}
-            for record in self.records
+            for record in trials
             for epoch in record.epochs
         ]
         write_table(folder / "epochs.parquet", epochs)

@@ -31,6 +31,9 @@ class InputSpec:
 class AdaptedModel(nn.Module):
     """A student or a teacher: everything frozen but its adapters and its head."""
 
+    shift: Tensor
+    factor: Tensor
+
     def __init__(self, backbone: nn.Module, spec: InputSpec):
         super().__init__()
         self.backbone = backbone
@@ -44,9 +47,18 @@ class AdaptedModel(nn.Module):
         """Logits (B, C) of pixels (B, channels, H, W) in 0..255, as bytes or floats; normalises them itself."""
         return self.backbone((pixels.float() - self.shift) * self.factor)
 
+    @property
+    def device(self) -> torch.device:
+        """Where it is."""
+        return self.shift.device
+
     def trainable(self) -> dict[str, nn.Parameter]:
         """The parameters that train, by name: `blocks.0.adapter.down.weight`, ..., `head.weight`."""
         return {name: value for name, value in self.backbone.named_parameters() if value.requires_grad}
+
+    def trainable_params(self) -> int:
+        """How many numbers train: adapters and head."""
+        return sum(value.numel() for value in self.trainable().values())
 
     def trained_state(self) -> dict[str, Tensor]:
         """Copies of the trainable parameters on the CPU, under the names of `trainable`."""
@@ -82,8 +94,7 @@ def input_spec(name: str) -> InputSpec:
     """
     plain = name.removeprefix(RANDOM)
     if plain in EMBEDDED:
-        mean, std = (embedded.MEAN,) * embedded.CHANNELS, (embedded.STD,) * embedded.CHANNELS
-        return InputSpec(embedded.SIZE, embedded.CHANNELS, mean, std)
+        return InputSpec(embedded.SIZE, embedded.CHANNELS, embedded.MEAN, embedded.STD)
     import timm
 
     cfg = timm.get_pretrained_cfg(timm_name(plain))

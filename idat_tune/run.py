@@ -4,7 +4,7 @@
 
 import math
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
@@ -51,15 +51,18 @@ class Training:
         self.config = config
         self.device = choose_device(config.device)
         classes = classes or config.classes
-        self.student, self.teacher = (
-            None if model is None else model.to(self.device) for model in build_pair(config, classes)
-        )
+        self.student, self.teacher = build_pair(config, classes)
+        for model in self._models():
+            model.to(self.device)
         self._check(train)
         self.train = to_device(train, self.device)
         self.val = None if val is None else [to_device(val, self.device)]
-        self.optimizer = optimizer_for(config.optim, [self.student, self.teacher])
+        self.optimizer = optimizer_for(config.optim, self._models())
         self.scheduler = scheduler_for(config, self.optimizer)
         self.shuffle = torch.Generator().manual_seed(config.seed)
+
+    def _models(self) -> list[AdaptedModel]:
+        return [self.student] if self.teacher is None else [self.student, self.teacher]
 
     def _check(self, train: Images) -> None:
         spec = self.student.spec
@@ -81,9 +84,8 @@ class Training:
     def _epoch(self, epoch: int) -> EpochMetrics:
         start = time.perf_counter()
         images, labels = self.train
-        self.student.train()
-        if self.teacher is not None:
-            self.teacher.train()
+        for model in self._models():
+            model.train()
         order = torch.randperm(len(labels), generator=self.shuffle).to(self.device)
         batch = self.config.batch_size
         steps = len(labels) // batch  # the last, smaller batch is dropped, as released
@@ -140,25 +142,37 @@ def evaluate(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], config:
 
     Leaves the model in eval mode. Larger batches are cut, so their size does not matter.
     """
-    model.eval()
-    correct, loss, count = 0.0, 0.0, 0
+    return evaluate_all({"": (model, config)}, batches)[""]
+
+
+def evaluate_all(
+    models: Mapping[str, tuple[nn.Module, RunConfig]], batches: Iterable[tuple[Tensor, Tensor]]
+) -> dict[str, tuple[float, float]]:
+    """As `evaluate`, for several models (each with its config) in one pass over the batches."""
+    correct, loss, count = dict.fromkeys(models, 0.0), dict.fromkeys(models, 0.0), 0
+    for model, _ in models.values():
+        model.eval()
     with torch.no_grad():
-        for pixels, labels in batches:
-            for pixels_B, labels_B in zip(pixels.split(EVAL_BATCH), labels.split(EVAL_BATCH), strict=True):
-                with autocast(config, pixels.device):
+        for pixels_B, labels_B in _cut(batches):
+            for name, (model, config) in models.items():
+                with autocast(config, pixels_B.device):
                     logits_BC = model(pixels_B).float()
-                correct += (logits_BC.argmax(dim=-1) == labels_B).sum().item()
-                loss += F.cross_entropy(logits_BC, labels_B, reduction="sum").item()
-                count += len(labels_B)
-    return correct / count, loss / count
+                correct[name] += (logits_BC.argmax(dim=-1) == labels_B).sum().item()
+                loss[name] += F.cross_entropy(logits_BC, labels_B, reduction="sum").item()
+            count += len(labels_B)
+    return {name: (correct[name] / count, loss[name] / count) for name in models}
 
 
-def optimizer_for(config: OptimConfig, models: list[AdaptedModel | None]) -> torch.optim.AdamW:
+def _cut(batches: Iterable[tuple[Tensor, Tensor]]) -> Iterator[tuple[Tensor, Tensor]]:
+    for pixels, labels in batches:
+        yield from zip(pixels.split(EVAL_BATCH), labels.split(EVAL_BATCH), strict=True)
+
+
+def optimizer_for(config: OptimConfig, models: Sequence[AdaptedModel]) -> torch.optim.AdamW:
     """AdamW over what trains in all models; weight decay on matrices only, biases get none."""
     groups = [
         group
         for model in models
-        if model is not None
         for group in param_groups_weight_decay(model, config.weight_decay, no_weight_decay_list=())
     ]
     return torch.optim.AdamW(groups, lr=config.lr, betas=(0.9, 0.999), eps=1e-8)

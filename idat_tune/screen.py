@@ -8,6 +8,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, TextIO
 
+from rich.box import SIMPLE
 from rich.console import Console, Group
 from rich.live import Live
 from rich.progress_bar import ProgressBar
@@ -16,6 +17,7 @@ from rich.text import Text
 
 from idat_tune.backbones import NO_TEACHER
 from idat_tune.config import RunConfig
+from idat_tune.data import Listed
 from idat_tune.journal import COMPLETE, EXPLORE, FAILED, STOPPED, TrialRecord
 from idat_tune.metrics import EpochMetrics
 from idat_tune.search import LOG, Listener
@@ -66,7 +68,6 @@ class Progress(Listener):
         self.plan: Plan | None = None
         self.workers = 1
         self.epochs_done = 0
-        self.final_left = 0
         self.began = time.monotonic()
 
     def search_opened(self, plan: Plan) -> None:
@@ -106,24 +107,24 @@ class Progress(Listener):
         """Count it, and say how it went."""
         self.running.pop(record.id, None)
         self._count(record)
-        self.final_left -= record.stage != EXPLORE
-        accuracy = record.test_accuracy if record.stage != EXPLORE else record.last and record.last.val_accuracy
-        what = "test" if record.stage != EXPLORE else "val"
-        shown = f"{what} {percent(accuracy)}" if record.status != FAILED else str(record.reason)
+        shown = str(record.reason) if record.status == FAILED else ""
+        if record.stage == EXPLORE and not shown:
+            shown = f"val {percent(record.val_accuracy)}"
         name = f"{record.id} ({', '.join(record.arms)})" if record.arms else record.id
         line = f"{name:<28} {record.status:<8} {shown:<12} {record.seconds:5.1f} s  {brief(record.config)}"
         if self.live is None or record.status == FAILED:
             self.say(line)
         self._draw()
 
-    def final_run(self, winner: TrialRecord, runs: int) -> None:
+    def winner_chosen(self, winner: TrialRecord) -> None:
         """Say that exploring is over."""
-        self.final_left = runs
-        self.say(
-            f"explored: best is {winner.id}, val {percent(winner.last and winner.last.val_accuracy)}: "
-            f"{brief(winner.config)}\nfinal run: {runs} runs on all training images; the test split is opened once, now"
-        )
+        accuracy = percent(winner.val_accuracy)
+        self.say(f"the winner is {winner.id}, val {accuracy}: {brief(winner.config)}")
         self._draw()
+
+    def test_opened(self, students: int) -> None:
+        """Say so, as it happens once."""
+        self.say(f"the test split is opened, once, for {students} students")
 
     def say(self, text: str) -> None:
         """Print a line above the live part."""
@@ -157,13 +158,13 @@ class Progress(Listener):
         trials = max(self.plan.trials, len(self.plan.first_jobs()))
         done = sum(self.ended.values())
         elapsed = time.monotonic() - self.began
-        stage = f"final run, {self.final_left} left" if self.final_left > 0 else f"{done} of {trials} trials"
+        stage = "final run" if done >= trials else f"{done} of {trials} trials"
         head = Text(
             f"{self.plan.name}  {stage}  ({self.ended[COMPLETE]} complete, {self.ended[STOPPED]} stopped, "
             f"{self.ended[FAILED]} failed)  {duration(elapsed)}, {self._left(done, trials, elapsed)}",
             style="bold",
         )
-        best = self.best and f"best so far: val {percent(self.best.last and self.best.last.val_accuracy)}  "
+        best = self.best and f"best so far: val {percent(self.best.val_accuracy)}  "
         rows = Table.grid(padding=(0, 2))
         for job, epoch in self.running.values():
             count = epoch.epoch + 1 if epoch else 0
@@ -177,8 +178,10 @@ class Progress(Listener):
         return Group(head, Text(f"{best}{brief(self.best.config)}" if self.best else "no result yet"), rows)
 
     def _left(self, done: int, trials: int, elapsed: float) -> str:
-        if self.final_left > 0 or done == 0:
-            return "time left not known yet" if done == 0 else "nearly done"
+        if done == 0:
+            return "time left not known yet"
+        if done >= trials:
+            return "nearly done"
         return f"about {duration(elapsed / done * (trials - done))} left to explore"
 
 
@@ -204,25 +207,29 @@ def others_silenced(log: Path) -> Iterator[TextIO]:
                 os.close(descriptor)
 
 
-def comparison(result: Mapping[str, Any]) -> Table:
-    """The winner beside the default and the adapter alone, in percent."""
-    table = Table(title=f"{result['task']}: {result['name']}", title_justify="left")
-    for name in ("", "trial", "validation", "test", "trainable", "config"):
-        table.add_column(name, justify="right" if name in ("validation", "test", "trainable") else "left")
-    for arm, found in {"winner": result["winner"], **result["arms"]}.items():
-        if found is None:
-            continue
-        test = found["test_accuracy"]
-        spread = f" ± {100 * test['std']:.1f}" if test and test["std"] is not None else ""
-        table.add_row(
-            arm,
-            found["trial"],
-            percent(found["val_accuracy"]),
-            f"{100 * test['mean']:.1f}{spread} %" if test else "-",
-            f"{found['trainable_params']:,}" if found["trainable_params"] else "-",
-            brief(found["config"]),
-        )
-    return table
+def comparison(result: Mapping[str, Any]) -> Group:
+    """The winner beside the default and the adapter alone, in percent, and what each of them is."""
+    found = {"winner": result["winner"], **result["arms"]}
+    table = Table(title=f"{result['name']} ({result['task']})", title_justify="left", box=SIMPLE)
+    for name in ("", "trial", "validation", "test", "trainable"):
+        table.add_column(name, justify="left" if name in ("", "trial") else "right", no_wrap=True)
+    configs = Table.grid(padding=(0, 2))
+    for arm, record in found.items():
+        if record is not None:
+            trainable = f"{record['trainable_params']:,}" if record["trainable_params"] else "-"
+            table.add_row(
+                arm, record["trial"], percent(record["val_accuracy"]), spread(record["test_accuracy"]), trainable
+            )
+            configs.add_row(f"{arm}:", brief(record["config"]))
+    return Group(table, configs)
+
+
+def spread(accuracy: Mapping[str, Any] | None) -> str:
+    """Mean and standard deviation of an accuracy over seeds, in percent."""
+    if accuracy is None:
+        return "-"
+    deviation = "" if accuracy["std"] is None else f" ± {100 * accuracy['std']:.1f}"
+    return f"{100 * accuracy['mean']:.1f}{deviation} %"
 
 
 def epoch_line(epoch: EpochMetrics, epochs: int) -> str:
@@ -237,7 +244,7 @@ def epoch_line(epoch: EpochMetrics, epochs: int) -> str:
 
 def description(found: Mapping[str, Any], config: RunConfig) -> Table:
     """What `idat-tune describe` shows."""
-    table = Table(title=f"{config.adapter.kind}, h={config.adapter.hidden_dim}", title_justify="left")
+    table = Table(title=f"{config.adapter.kind}, h={config.adapter.hidden_dim}", title_justify="left", box=SIMPLE)
     for name in ("", "backbone", "adapters", "head", "trainable"):
         table.add_column(name, justify="left" if name in ("", "backbone") else "right")
     for role in ("student", "teacher"):
@@ -257,11 +264,26 @@ def description(found: Mapping[str, Any], config: RunConfig) -> Table:
 
 def task_table(tasks: Iterable[Task]) -> Table:
     """What `idat-tune tasks` shows."""
-    table = Table()
-    for name in ("task", "group", "classes", "test images", "lr", "weight decay", "drop-path", "also called"):
-        table.add_column(name, justify="left" if name in ("task", "group", "also called") else "right")
+    table = Table(box=SIMPLE)
+    for name in ("task", "group", "classes", "test", "lr", "decay", "drop-path", "also called"):
+        words = name in ("task", "group", "also called")
+        table.add_column(name, justify="left" if words else "right", no_wrap=name != "also called")
     for task in tasks:
-        also = ", ".join(dict.fromkeys((task.title, *task.aliases)))
+        also = ", ".join(dict.fromkeys(name for name in (task.title, *task.aliases) if name != task.name))
         recipe = (f"{task.lr:g}", f"{task.weight_decay:g}", f"{task.drop_path:g}")
         table.add_row(task.name, task.group, str(task.classes), f"{task.test:,}", *recipe, also)
+    return table
+
+
+def listing_table(listed: Iterable[Listed], folder: Path) -> Table:
+    """What `idat-tune data list` shows."""
+    table = Table(title=str(folder), title_justify="left", box=SIMPLE)
+    for name in ("task", "state", "classes", "train", "val", "test", "MB", "where"):
+        words = name in ("task", "state", "where")
+        table.add_column(name, justify="left" if words else "right", no_wrap=name != "where")
+    for found in listed:
+        task = found.task
+        counts = (str(task.classes), *(f"{count:,}" for count in (task.train, task.val, task.test)))
+        size = f"{found.bytes / 1e6:.1f}" if found.bytes else ""
+        table.add_row(task.name, found.state, *counts, size, found.why or str(found.where or ""))
     return table

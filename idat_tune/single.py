@@ -45,7 +45,7 @@ def train_once(
         "val_accuracy": last.val_accuracy,
         "teacher_val_accuracy": last.val_teacher_accuracy,
         "test_accuracy": accuracy,
-        "trainable_params": sum(value.numel() for value in training.student.trainable().values()),
+        "trainable_params": training.student.trainable_params(),
         "seconds": time.perf_counter() - began,
         "out": None if out is None else str(out),
     }

@@ -243,7 +243,8 @@ def _domain(key: str, kind: str, values: Any) -> Domain:
     options = RANGES[kind]
     wanted = int if options["integer"] else float
     if not isinstance(low, wanted) or not isinstance(high, wanted):
-        raise BadInput(f"'{key}' cannot be searched with {kind}: its values are {type(low).__name__}")
+        way_out = f"are whole numbers; use int_{kind}" if isinstance(low, int) else "are no numbers; use choice"
+        raise BadInput(f"'{key}' cannot be searched with {kind}: its values {way_out}")
     if not low < high or (options["log"] and low <= 0):
         raise BadInput(f"{kind} of '{key}' needs {'0 < ' if options['log'] else ''}low < high, not {values}")
     return Range(low, high, **options)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from idat_tune.journal import COMPLETE, FAILED, STOPPED, TrialRecord
+from idat_tune.journal import COMPLETE, FAILED, STOPPED, TEST, TrialRecord
 
 PARENT = "mlflow.parentRunId"
 ENDS = {COMPLETE: "FINISHED", STOPPED: "KILLED", FAILED: "FAILED"}  # MLflow has no status of its own for stopped
@@ -84,10 +84,15 @@ class Tracker:
                 return children
 
     def log_trial(self, record: TrialRecord) -> None:
-        """Write a finished trial as a child run, all at once.
+        """Write a finished trial as a child run, all at once; what the test found goes to the runs of its students.
 
         A trial that has its run keeps it: one left unfinished by a crash is completed, none is written twice.
         """
+        for trial, (accuracy, loss) in record.tested.items():
+            self.client.log_metric(self.children[trial][0], "test/accuracy", accuracy)
+            self.client.log_metric(self.children[trial][0], "test/loss", loss)
+        if record.stage == TEST:
+            return
         run, status = self.children.get(record.id, ("", ""))
         if status and status != "RUNNING":
             return
@@ -118,9 +123,6 @@ class Tracker:
             elapsed += epoch.seconds
             stamp = start + int(elapsed * 1000)
             values += [Metric(name, value, stamp, epoch.epoch) for name, value in epoch.tracked().items()]
-        for name, value in (("test/accuracy", record.test_accuracy), ("test/loss", record.test_loss)):
-            if value is not None:
-                values.append(Metric(name, value, start + int(elapsed * 1000), len(record.epochs)))
         for first in range(0, len(values), 1000):  # MLflow's limit per call
             self.client.log_batch(run, metrics=values[first : first + 1000])
 

@@ -6,16 +6,18 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
+import ray
 import torch
 from ray import tune
-from safetensors.torch import save
+from safetensors.torch import load, save
 
 from idat_tune import data
 from idat_tune.config import RunConfig
 from idat_tune.data import Images
-from idat_tune.journal import COMPLETE, FAILED, FINAL
+from idat_tune.journal import COMPLETE, FAILED, FINAL, TEST
 from idat_tune.metrics import WORST, EpochMetrics, score
-from idat_tune.run import Training, evaluate, run, to_device
+from idat_tune.model import AdaptedModel, build
+from idat_tune.run import choose_device, evaluate_all, run, to_device
 
 RUNNING = "running"
 
@@ -27,6 +29,7 @@ class Trial(tune.Trainable):
         """Take the splits once, out of Ray's object store, and prepare the first trial."""
         # More threads per trial were slower, and the cores are taken by other trials.
         torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
+        data.register_own()  # the user's own tasks, which RunConfig must know here too
         self.images = images
         self.reset_config(config)
 
@@ -47,28 +50,52 @@ class Trial(tune.Trainable):
         """Nothing, as nothing was saved."""
 
     def _results(self) -> Iterator[dict[str, Any]]:
-        start = time.perf_counter()
         reached = -1
         try:
-            config = RunConfig.from_flat(self.job["config"])
-            final = self.job["stage"] == FINAL
-            train, val = self.images["train"], self.images["val"]
-            if final:
-                train, val = joined(train, val), None
-            training = run(config, train, val)
-            set_up = {
-                "set_up_seconds": time.perf_counter() - start,
-                "trainable_params": sum(value.numel() for value in training.student.trainable().values()),
-                "worker": os.getpid(),
-            }
-            for epoch in training:
-                reached = epoch.epoch
-                last = epoch.epoch + 1 == config.epochs
-                after = test_result(training, config) if final and last else {}
-                status = COMPLETE if last else RUNNING
-                yield {**_result(epoch, val), **set_up, **after, "status": status, "done": last}
+            for result in self._tested() if self.job["stage"] == TEST else self._trained():
+                reached = result["epoch"]
+                yield result
         except Exception as failure:  # whatever it is, it is a result: a search outlives every one of its trials
             yield _failure(reached + 1, f"{type(failure).__name__}: {failure}")
+
+    def _trained(self) -> Iterator[dict[str, Any]]:
+        """A result per epoch; the last one of a final run brings the trained tensors, as safetensors bytes."""
+        start = time.perf_counter()
+        config = RunConfig.from_flat(self.job["config"])
+        train, val = self.images["train"], self.images["val"]
+        final = self.job["stage"] == FINAL
+        training = run(config, joined(train, val), None) if final else run(config, train, val)
+        set_up = {
+            "set_up_seconds": time.perf_counter() - start,
+            "trainable_params": training.student.trainable_params(),
+            "worker": os.getpid(),
+        }
+        for epoch in training:
+            last = epoch.epoch + 1 == config.epochs
+            state = {"state": save(training.student.trained_state())} if final and last else {}
+            status = COMPLETE if last else RUNNING
+            yield {**_result(epoch, val), **set_up, **state, "status": status, "done": last}
+
+    def _tested(self) -> Iterator[dict[str, Any]]:
+        """The one opening of the test split: every student of the final run, in one pass over its images."""
+        config = RunConfig.from_flat(self.job["config"])
+        device = choose_device(config.device)
+        students = {name: _student(flat, ray.get(state)) for name, (flat, state) in self.job["students"].items()}
+        for student, _ in students.values():
+            student.to(device)
+        spec = next(iter(students.values()))[0].spec
+        batches = data.batches(config.task, "test", spec.size, spec.channels, spec.interpolation)
+        tested = evaluate_all(students, (to_device(images, device) for images in batches))
+        # As rows: Tune would flatten a mapping into its own keys.
+        rows = [[name, accuracy, loss] for name, (accuracy, loss) in tested.items()]
+        yield {"epoch": 0, "score": WORST, "status": COMPLETE, "done": True, "tested": rows, "worker": os.getpid()}
+
+
+def _student(flat: Mapping[str, Any], state: bytes) -> tuple[AdaptedModel, RunConfig]:
+    config = RunConfig.from_flat(flat)
+    student = build(config.student, config.classes, config, seed=0)
+    student.load_trained_state(load(state))
+    return student, config
 
 
 def _result(epoch: EpochMetrics, val: Images | None) -> dict[str, Any]:
@@ -84,11 +111,3 @@ def _failure(epoch: int, reason: str) -> dict[str, Any]:
 def joined(train: Images, val: Images) -> Images:
     """The trainval split: train, then val."""
     return Images(np.concatenate([train.pixels, val.pixels]), np.concatenate([train.labels, val.labels]))
-
-
-def test_result(training: Training, config: RunConfig) -> dict[str, Any]:
-    """Accuracy and loss on the test split, and the trained tensors as safetensors bytes."""
-    spec, device = training.student.spec, training.device
-    batches = data.batches(config.task, "test", spec.size, spec.channels, spec.interpolation)
-    accuracy, loss = evaluate(training.student, (to_device(images, device) for images in batches), config)
-    return {"test_accuracy": accuracy, "test_loss": loss, "state": save(training.student.trained_state())}

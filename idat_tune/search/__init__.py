@@ -7,6 +7,7 @@ from typing import Any
 from idat_tune import data, tasks
 from idat_tune import space as spaces
 from idat_tune.search.listener import LOG, Interrupted, Listener
+from idat_tune.search.manifest import check_writable
 from idat_tune.search.plan import Plan, Resources
 from idat_tune.space import Space
 
@@ -92,6 +93,7 @@ def plan_search(
         out=out,
     )
     data.require(known.name)
+    check_writable(plan.out)
     return plan
 
 

@@ -1,19 +1,21 @@
 """Proposes the trials of every stage to Ray Tune, hears how each went, and keeps the record."""
 
 import time
+import warnings
 from collections import deque
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import optuna
+import ray
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import TrialState
 from ray.tune.schedulers import AsyncHyperBandScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
 from idat_tune.config import RunConfig
-from idat_tune.journal import COMPLETE, EXPLORE, FAILED, STOPPED, Journal, TrialRecord
+from idat_tune.journal import COMPLETE, EXPLORE, FAILED, FINAL, STOPPED, TEST, Journal, TrialRecord
 from idat_tune.metrics import WORST, EpochMetrics, score
 from idat_tune.search.listener import Listener
 from idat_tune.search.manifest import Manifest
@@ -22,6 +24,7 @@ from idat_tune.space import Choice, Domain
 from idat_tune.tracking import Tracker
 
 TUNE_METRIC = "score"
+RETRIES = 2  # of a trial whose worker died; one that failed by itself would fail again
 RUNGS_APART = 3  # halving lets the best third of a rung go on
 
 
@@ -68,27 +71,32 @@ class Halving(AsyncHyperBandScheduler):
 
 @dataclass
 class Live:
-    """A trial that is running."""
+    """A trial that is running, or about to."""
 
     job: Job
-    proposal: optuna.trial.Trial | None
+    proposal: optuna.trial.Trial | None = None  # what the sampler calls it; None if it did not propose it
+    deaths: int = 0  # workers that it lost so far
+    reported: int = -1  # newest epoch that the sampler was told of
     started: float = field(default_factory=time.perf_counter)
     epochs: list[EpochMetrics] = field(default_factory=list)
     last: dict[str, Any] = field(default_factory=dict)  # its newest result
 
     def hear(self, result: dict[str, Any]) -> EpochMetrics | None:
-        """Take a result in; an epoch of 0 means that its worker died and it began again."""
+        """Take a result in."""
         self.last = result
-        if "lr" not in result:  # a failure, which has no metrics
+        if "lr" not in result:  # a failure, or the test, which have no metrics of epochs
             return None
         epoch = EpochMetrics.from_dict(result)
-        self.epochs = [known for known in self.epochs if known.epoch < epoch.epoch]
         self.epochs.append(epoch)
         return epoch
 
+    def again(self) -> "Live":
+        """The same trial from its beginning, after its worker died."""
+        return Live(self.job, self.proposal, self.deaths + 1, self.reported)
+
 
 class Conductor(Searcher):
-    """Ray Tune's view of a search: explore, then the final run.
+    """Ray Tune's view of a search: explore, final run, test.
 
     One Tune run goes through all stages, so that workers with their imports stay alive from the first trial to
     the last. The study lives in memory only: the journal is the truth, and is replayed into a new study.
@@ -111,15 +119,15 @@ class Conductor(Searcher):
         self.listener = listener
         self.deadline = deadline  # time.monotonic() after which nothing new is proposed
         self.distributions = {param.label: distribution(param.domain) for param in plan.space.params}
-        done = {record.id for record in journal.records}
         # Another seed after a restart: the same one would draw again what has been tried.
-        self.study = new_study(plan.seed + len(done))
+        self.study = new_study(plan.seed + len(journal.records))
         for record in journal.of(EXPLORE):
             self._replay(record)
-        first = [] if manifest.test_openings else plan.first_jobs()
-        self.queue = deque(job for job in first if job.id not in done)
+        first = [] if manifest.content["winner"] else plan.first_jobs()
+        self.queue = deque(Live(job) for job in self._not_done(first))
+        self.arm_jobs = deque(self._not_done(plan.arm_finals()))
+        self.winner_chosen = self.tested = False
         self.live: dict[str, Live] = {}
-        self.finals_queued = False
         self.finished = False  # every stage is through
         self.scheduler = Halving(*self._schedule(), journal)
 
@@ -133,28 +141,50 @@ class Conductor(Searcher):
         if next_up is None:
             self.finished = not self.live
             return Searcher.FINISHED if self.finished else None
+        next_up.started = time.perf_counter()
         self.live[trial_id] = next_up
         self.listener.trial_started(next_up.job)
-        return next_up.job.payload()
+        return self._payload(next_up.job)
 
     def _next(self) -> Live | None:
-        if self.queue:
-            return Live(self.queue.popleft(), None)
-        if not self.finals_queued:
-            if self._may_propose():
-                return self._propose()
-            if self.live:
-                return None
-            self._queue_finals()
-            if self.queue:
-                return Live(self.queue.popleft(), None)
-        return None
+        """The next trial; None while it depends on one that is running, and at the end."""
+        if not self.queue and self._may_propose():
+            return self._propose()
+        if not self.queue:
+            self.queue.extend(Live(job) for job in self._next_jobs())
+        return self.queue.popleft() if self.queue else None
+
+    def _next_jobs(self) -> list[Job]:
+        """What follows exploring: the winner's final run, the arms', the test.
+
+        The arms' final run waits for no winner and so fills the gap in which the last explored trials run: a
+        worker that waits is one that Tune ends, and a new one has all its imports before it.
+        """
+        exploring = any(live.job.stage == EXPLORE for live in self.live.values())
+        if not exploring and not self.winner_chosen:
+            self.winner_chosen = True
+            return self._winner_jobs() or self._next_jobs()
+        if self.arm_jobs:
+            return [self.arm_jobs.popleft()]
+        return [] if self.live else self._test_jobs()
+
+    def _payload(self, job: Job) -> dict[str, Any]:
+        """What goes to the worker."""
+        payload = {"id": job.id, "stage": job.stage, "arms": list(job.arms), "config": job.config.flat()}
+        if job.stage == TEST:
+            payload["students"] = {
+                # As references: Tune keeps copies of what is in a payload.
+                record.id: (dict(record.config), ray.put(trained_file(self.plan, record.id).read_bytes()))
+                for record in self.journal.of(FINAL)
+                if record.status == COMPLETE
+            }
+        return payload
 
     def _may_propose(self) -> bool:
         started = len(self.journal.of(EXPLORE)) + sum(live.job.stage == EXPLORE for live in self.live.values())
         in_time = self.deadline is None or time.monotonic() < self.deadline
-        sealed = not self.manifest.test_openings
-        return sealed and in_time and bool(self.plan.space.params) and started < self.plan.trials
+        undecided = self.manifest.content["winner"] is None
+        return undecided and in_time and bool(self.plan.space.params) and started < self.plan.trials
 
     def _propose(self) -> Live:
         proposal = self.study.ask()
@@ -169,17 +199,32 @@ class Conductor(Searcher):
         taken = {record.id for record in self.journal.records} | {live.job.id for live in self.live.values()}
         return next(name for number in range(10**9) if (name := f"trial-{number:03d}") not in taken)
 
-    def _queue_finals(self) -> None:
-        self.finals_queued = True
+    def _winner_jobs(self) -> list[Job]:
+        """Freeze the winner; what of its final run is not done yet."""
         winner = self.manifest.winner(self.journal) or best(self.journal)
         if winner is None:
-            return
-        jobs = self.plan.final_jobs(RunConfig.from_flat(winner.config))
-        done = {record.id for record in self.journal.records}
-        self.queue.extend(job for job in jobs if job.id not in done)
-        if self.queue:
-            self.manifest.open_test(winner.id)
-            self.listener.final_run(winner, len(self.queue))
+            return []
+        self.manifest.set("winner", winner.id)
+        self.listener.winner_chosen(winner)
+        return self._not_done(self.plan.winner_finals(_config(winner)))
+
+    def _test_jobs(self) -> list[Job]:
+        """Open the test split, if there is a student to test and it was not done before."""
+        if self.tested:
+            return []
+        self.tested = True
+        winner = self.manifest.winner(self.journal)
+        students = [record for record in self.journal.of(FINAL) if record.status == COMPLETE]
+        jobs = self._not_done([self.plan.test_job(_config(winner))]) if winner and students else []
+        if jobs:
+            self.manifest.open_test()
+            self.listener.test_opened(len(students))
+        return jobs
+
+    def _not_done(self, jobs: list[Job]) -> list[Job]:
+        """Those that must run. A failed trial of the exploration stays failed; later stages are tried again."""
+        done = {r.id for r in self.journal.records if r.stage == EXPLORE or r.status == COMPLETE}
+        return [job for job in jobs if job.id not in done]
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """An epoch of a running trial."""
@@ -187,13 +232,24 @@ class Conductor(Searcher):
         epoch = live.hear(result)
         if epoch is None:
             return
-        if live.proposal is not None:
-            live.proposal.report(result["score"], epoch.epoch)
+        self._report(live, epoch.epoch, result["score"])
         self.listener.epoch_done(live.job, epoch)
 
+    def _report(self, live: Live, epoch: int, rank: float) -> None:
+        if live.proposal is not None and epoch > live.reported:
+            live.proposal.report(rank, epoch)
+            live.reported = epoch
+
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """A trial has ended: finished, stopped by halving, failed, died once too often, or cut off with the search."""
+        """A trial has ended: finished, stopped by halving, failed, died with its worker, or cut off with the search.
+
+        Trials whose worker died come back through our own queue, because Tune tries none again that died while it
+        was being handed to a reused worker.
+        """
         live = self.live.pop(trial_id)
+        if error and live.deaths < RETRIES:
+            self.queue.appendleft(live.again())
+            return
         if result and result.get("status"):
             live.hear(result)
         status, reason = self._status(trial_id, live, error)
@@ -212,7 +268,7 @@ class Conductor(Searcher):
     def _status(self, trial_id: str, live: Live, error: bool) -> tuple[str | None, str | None]:
         status = live.last.get("status")
         if error:
-            return FAILED, "its worker died, three times over"
+            return FAILED, f"its worker died, {RETRIES + 1} times over"
         if status == FAILED:
             return FAILED, live.last["reason"]
         if status == COMPLETE:
@@ -232,8 +288,8 @@ class Conductor(Searcher):
             seconds=time.perf_counter() - live.started,
             set_up_seconds=live.last.get("set_up_seconds", 0.0),
             trainable_params=live.last.get("trainable_params"),
-            test_accuracy=live.last.get("test_accuracy"),
-            test_loss=live.last.get("test_loss"),
+            worker=live.last.get("worker"),
+            tested={name: (accuracy, loss) for name, accuracy, loss in live.last.get("tested", ())},
         )
 
     def _tell(self, live: Live, record: TrialRecord) -> None:
@@ -244,7 +300,7 @@ class Conductor(Searcher):
             self._replay(record)
         elif record.status == STOPPED:
             if record.last is not None:
-                live.proposal.report(record.score, record.last.epoch)
+                self._report(live, record.last.epoch, record.score)
             self.study.tell(live.proposal, state=TrialState.PRUNED)
         else:
             self.study.tell(live.proposal, record.score)
@@ -264,11 +320,19 @@ class Conductor(Searcher):
             )
         )
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Nothing goes into the state that Tune pickles for a restore of its own, which is never used."""
+        return {}
+
     def save(self, checkpoint_path: str) -> None:
         """Nothing: the journal is the state."""
 
     def restore(self, checkpoint_path: str) -> None:
         """Nothing: a search resumes from its journal."""
+
+
+def _config(record: TrialRecord) -> RunConfig:
+    return RunConfig.from_flat(record.config)
 
 
 def trained_file(plan: Plan, job: str) -> Path:
@@ -278,7 +342,9 @@ def trained_file(plan: Plan, job: str) -> Path:
 
 def new_study(seed: int) -> optuna.Study:
     """A study in memory: TPE over all parameters together, grouped by the conditions that switch them on."""
-    sampler = optuna.samplers.TPESampler(multivariate=True, group=True, constant_liar=True, seed=seed)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)  # `group`
+        sampler = optuna.samplers.TPESampler(multivariate=True, group=True, constant_liar=True, seed=seed)
     return optuna.create_study(direction="maximize", sampler=sampler)
 
 

@@ -22,7 +22,6 @@ from idat_tune.search.plan import Plan, Resources
 from idat_tune.tracking import Tracker
 from idat_tune.trial import Trial
 
-DEATHS = 2  # a trial whose worker died is tried again so often
 MANY = 1_000_000  # the conductor, not Tune, says when there are no more trials
 
 
@@ -119,7 +118,6 @@ def _tune(
         run_config=tune.RunConfig(
             name="tune",
             storage_path=str(plan.folder),
-            failure_config=tune.FailureConfig(max_failures=DEATHS),
             verbose=0,
         ),
     )
@@ -146,7 +144,7 @@ def _terminated_as_interrupted() -> Iterator[None]:
 
 
 def _gather(plan: Plan, journal: Journal, manifest: Manifest, tracker: Tracker, seconds: float) -> dict[str, Any]:
-    exported = finish.export_winner(plan, journal)
+    exported = finish.export_winner(plan, journal, manifest)
     result = finish.result(plan, journal, manifest, tracker.uri, seconds)
     if exported:
         tracker.log_folder(plan.folder / finish.BEST, finish.BEST)
@@ -155,5 +153,6 @@ def _gather(plan: Plan, journal: Journal, manifest: Manifest, tracker: Tracker, 
         finish.tracked_metrics(result),
         {"status": "finished" if exported else "failed", "verdict": result["verdict"]},
     )
-    manifest.set("result", result)
+    if exported:  # what failed is tried again when the same command is given again
+        manifest.set("result", result)
     return result

@@ -28,9 +28,9 @@ def result(plan: Plan, journal: Journal, manifest: Manifest, tracking_uri: str, 
         "name": plan.name,
         "task": plan.task.name,
         "trials": {status: sum(r.status == status for r in explored) for status in (COMPLETE, STOPPED, FAILED)},
-        "winner": None if winner is None else {**summary(journal, WINNER, winner), "confirmed": None},
+        "winner": None if winner is None else {**summary(journal, winner), "confirmed": None},
         "arms": {
-            arm: summary(journal, arm, record)
+            arm: summary(journal, record)
             for arm in (DEFAULT, ALONE, NO_DISTILL)
             if (record := _explored(journal, arm)) is not None
         },
@@ -43,14 +43,14 @@ def result(plan: Plan, journal: Journal, manifest: Manifest, tracking_uri: str, 
     }
 
 
-def summary(journal: Journal, arm: str, record: TrialRecord) -> dict[str, Any]:
+def summary(journal: Journal, record: TrialRecord) -> dict[str, Any]:
     """A config with what validation and, where it went through the final run, the test split say of it."""
-    tested = tests(journal, arm)
+    tested = tests(journal, record)
     return {
         "trial": record.id,
         "config": dict(record.config),
         "status": record.status,
-        "val_accuracy": record.last.val_accuracy if record.last else None,
+        "val_accuracy": record.val_accuracy,
         "test_accuracy": mean_and_spread(tested) if tested else None,
         "trainable_params": record.trainable_params,
     }
@@ -60,9 +60,17 @@ def _explored(journal: Journal, arm: str) -> TrialRecord | None:
     return next((record for record in journal.of(EXPLORE) if arm in record.arms), None)
 
 
-def tests(journal: Journal, arm: str) -> list[float]:
-    """Test accuracies of an arm's final runs, by seed."""
-    return [r.test_accuracy for r in journal.of(FINAL) if arm in r.arms and r.test_accuracy is not None]
+def tests(journal: Journal, explored: TrialRecord) -> list[float]:
+    """Test accuracies of an explored config's final runs, in the order of their seeds."""
+    tested = journal.tested()
+    return [tested[record.id][0] for record in _finals(journal, explored) if record.id in tested]
+
+
+def _finals(journal: Journal, explored: TrialRecord) -> list[TrialRecord]:
+    """The final runs of a config: those that differ from it in nothing but the seed."""
+    wanted = {**explored.config, "seed": None}
+    same = [record for record in journal.of(FINAL) if {**record.config, "seed": None} == wanted]
+    return sorted(same, key=lambda record: record.config["seed"])
 
 
 def mean_and_spread(values: Sequence[float]) -> dict[str, Any]:
@@ -88,21 +96,23 @@ def verdict(journal: Journal, winner: TrialRecord | None) -> str:
     if winner is None:
         reason = next((record.reason for record in journal.records if record.reason), "none was finished")
         return f"no trial was completed; the first reason: {reason}"
+    default, alone = _explored(journal, DEFAULT), _explored(journal, ALONE)
+    if default is None or alone is None:
+        return "The default was not explored to its end, so there is nothing to compare the winner with."
     if DEFAULT in winner.arms:
         tuned = "No trial beat the default on validation, so the default is the winner."
     else:
-        tuned = f"The winner against the default on test: {_gain(journal, WINNER, DEFAULT)}."
-    default = _explored(journal, DEFAULT)
-    if default is None or RunConfig.from_flat(default.config).alone:
+        tuned = f"The winner against the default on test: {_gain(journal, winner, default)}."
+    if ALONE in default.arms:
         return tuned
-    return f"{tuned} The default's teacher against the adapter alone: {_gain(journal, DEFAULT, ALONE)}."
+    return f"{tuned} The default's teacher against the adapter alone: {_gain(journal, default, alone)}."
 
 
-def _gain(journal: Journal, arm: str, base: str) -> str:
-    pairs = list(zip(tests(journal, arm), tests(journal, base), strict=False))
+def _gain(journal: Journal, ours: TrialRecord, theirs: TrialRecord) -> str:
+    pairs = list(zip(tests(journal, ours), tests(journal, theirs), strict=False))
     if not pairs:
         return "not measured"
-    gains = [100 * (ours - theirs) for ours, theirs in pairs]
+    gains = [100 * (accuracy - base) for accuracy, base in pairs]
     mean = statistics.fmean(gains)
     if len(gains) < 2:
         return f"{mean:+.1f} points (1 seed, so its error is not known)"
@@ -111,18 +121,21 @@ def _gain(journal: Journal, arm: str, base: str) -> str:
     return f"{mean:+.1f} points (± {error:.1f}, {len(gains)} seeds){reliable}"
 
 
-def export_winner(plan: Plan, journal: Journal) -> bool:
-    """Write `best/`: the winner's student of the first seed whose final run succeeded; False if none did."""
-    record = next((r for r in journal.of(FINAL) if WINNER in r.arms and r.status == COMPLETE), None)
-    if record is None:
+def export_winner(plan: Plan, journal: Journal, manifest: Manifest) -> bool:
+    """Write `best/`: the winner's student of the first seed whose final run was tested; False if none was."""
+    tested = journal.tested()
+    winner = manifest.winner(journal)
+    finals = [] if winner is None else [record for record in _finals(journal, winner) if record.id in tested]
+    if winner is None or not finals:
         return False
-    tested = mean_and_spread(tests(journal, WINNER))
+    record = finals[0]
+    over_seeds = mean_and_spread(tests(journal, winner))
     metrics = {
-        "test_accuracy": record.test_accuracy,
-        "test_loss": record.test_loss,
-        "test_accuracy_mean": tested["mean"],
-        "test_accuracy_std": tested["std"],
-        "test_seeds": tested["seeds"],
+        "test_accuracy": tested[record.id][0],
+        "test_loss": tested[record.id][1],
+        "test_accuracy_mean": over_seeds["mean"],
+        "test_accuracy_std": over_seeds["std"],
+        "test_seeds": over_seeds["seeds"],
         "trainable_params": record.trainable_params,
         "search": plan.name,
         "trial": record.id,

@@ -34,5 +34,8 @@ class Listener:
     def trial_ended(self, record: TrialRecord) -> None:
         """A trial finished, was stopped by halving, or failed."""
 
-    def final_run(self, winner: TrialRecord, runs: int) -> None:
-        """Exploring is over, the winner is frozen, and the test split is about to be opened."""
+    def winner_chosen(self, winner: TrialRecord) -> None:
+        """Exploring is over and the winner is frozen; its trainings on all training images follow."""
+
+    def test_opened(self, students: int) -> None:
+        """The test split is opened, once, for all students of the final run."""

@@ -3,6 +3,7 @@
 import datetime
 import fcntl
 import json
+import os
 import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -29,6 +30,7 @@ class Manifest:
             "created": _now(),
             "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
             "parent_run": "",
+            "winner": None,
             "test_openings": [],
             "result": None,
         }
@@ -46,28 +48,26 @@ class Manifest:
                     f"search '{plan.name}' was begun with another {key} ({difference}); "
                     "resume it as it was begun, or give this one another --name"
                 )
-        if self.test_openings and plan.trials > self.content["trials"]:
+        if self.content["winner"] and plan.trials > self.content["trials"]:
             raise BadInput(
-                f"search '{plan.name}' has opened its test split after {self.content['trials']} trials, so it cannot "
+                f"search '{plan.name}' has chosen its winner after {self.content['trials']} trials, so it cannot "
                 f"go on to {plan.trials}; give a new search another --name"
             )
 
     @property
     def test_openings(self) -> list[dict[str, Any]]:
-        """When the test split was opened, and for which winner."""
+        """When the test split was opened, and for which winner: once, or never yet."""
         return self.content["test_openings"]
 
     def winner(self, journal: Journal) -> TrialRecord | None:
-        """The trial for which the test split was opened; None while it is sealed."""
-        if not self.test_openings:
-            return None
-        return next(record for record in journal.records if record.id == self.test_openings[-1]["winner"])
+        """The trial that was chosen; None while the search is exploring."""
+        return next((record for record in journal.records if record.id == self.content["winner"]), None)
 
-    def open_test(self, winner: str) -> None:
-        """Record that the test split is opened for a frozen winner; going on after a restart is the same opening."""
+    def open_test(self) -> None:
+        """Record that the test split is opened for the winner; going on after a restart is the same opening."""
         if not self.test_openings:
-            self.content["test_openings"].append({"time": _now(), "winner": winner, "by": "final run"})
-            self.save()
+            opening = {"time": _now(), "winner": self.content["winner"], "by": "final run"}
+            self.set("test_openings", [opening])
 
     def set(self, key: str, value: Any) -> None:
         """Change one entry and save."""
@@ -79,6 +79,17 @@ class Manifest:
         partial = self.path.with_suffix(".partial")
         partial.write_text(json.dumps(self.content, indent=2) + "\n")
         partial.replace(self.path)
+
+
+def check_writable(out: Path) -> None:
+    """Refuse an --out in which no folder can be made; makes none itself.
+
+    Raises:
+        BadInput: it, or the nearest folder above it that exists, cannot be written.
+    """
+    nearest = next(folder for folder in (out, *out.parents) if folder.exists())
+    if not nearest.is_dir() or not os.access(nearest, os.W_OK):
+        raise BadInput(f"--out {out} cannot be written: {nearest} is no folder that takes files; choose another")
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """What a search is going to do, checked as a whole before anything starts."""
 
 import random
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,7 @@ from idat_tune import tasks
 from idat_tune.backbones import NO_TEACHER
 from idat_tune.config import RunConfig
 from idat_tune.errors import BadInput
-from idat_tune.journal import EXPLORE, FINAL
+from idat_tune.journal import EXPLORE, FINAL, TEST
 from idat_tune.space import Choice, Domain, Space
 from idat_tune.tasks import Task
 
@@ -25,10 +26,6 @@ class Job:
     stage: str
     arms: tuple[str, ...]  # what it stands for; none if it was proposed by the sampler
     config: RunConfig
-
-    def payload(self) -> dict[str, Any]:
-        """What goes to the worker."""
-        return {"id": self.id, "stage": self.stage, "arms": list(self.arms), "config": self.config.flat()}
 
 
 @dataclass(frozen=True)
@@ -79,6 +76,8 @@ class Plan:
         for what, value in (("--trials", trials), ("--seeds", final_seeds)):
             if value < 1:
                 raise BadInput(f"{what} cannot be {value}: a search needs at least 1")
+        if not re.fullmatch(r"[\w.-]*\w", name) or name.startswith("."):
+            raise BadInput(f"--name cannot be '{name}': it names a folder, of letters, digits, '-', '_' and '.'")
         if not 0 <= seed < 2**31:
             raise BadInput(f"--seed cannot be {seed}: it goes from 0 to {2**31 - 1}")
         plan = cls(name, tasks.get(task), space.with_fixed(fixed), trials, seed, final_seeds, out.absolute())
@@ -120,17 +119,27 @@ class Plan:
             for index, point in enumerate(self.space.start)
         ]
 
-    def final_jobs(self, winner: RunConfig) -> list[Job]:
-        """The final run: winner, default and alone on all training images, once per seed."""
+    def arm_finals(self) -> list[Job]:
+        """What of the final run is known before the winner is: default and alone on all training images, per seed."""
         arms = self.arms()
-        configs = {WINNER: winner, DEFAULT: arms[DEFAULT], ALONE: arms[ALONE]}
+        return self._finals({DEFAULT: arms[DEFAULT], ALONE: arms[ALONE]})
+
+    def winner_finals(self, winner: RunConfig) -> list[Job]:
+        """The winner's final run, once per seed; nothing if an arm won, whose final run it then is."""
+        runs_anyway = {job.config for job in self.arm_finals()}
+        return [job for job in self._finals({WINNER: winner}) if job.config not in runs_anyway]
+
+    def _finals(self, configs: Mapping[str, RunConfig]) -> list[Job]:
+        seeds = range(self.seed, self.seed + self.final_seeds)
         return [
             job
-            for index in range(self.final_seeds)
-            for job in jobs_of(
-                FINAL, f"final-{index}", {arm: c.updated({"seed": self.seed + index}) for arm, c in configs.items()}
-            )
+            for seed in seeds
+            for job in jobs_of(FINAL, f"final-{seed}", {arm: c.updated({"seed": seed}) for arm, c in configs.items()})
         ]
+
+    def test_job(self, winner: RunConfig) -> Job:
+        """The one that opens the test split, for all students of the final run."""
+        return Job("test", TEST, (), winner)
 
     def identity(self) -> dict[str, Any]:
         """What a resumed search must have in common with its beginning."""

@@ -1,0 +1,1 @@
+"""Measurements behind benchmarks/README.md; each script prints its own table."""

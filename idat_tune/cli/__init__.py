@@ -1,0 +1,23 @@
+"""The commands; no logic, and heavy imports only inside a command."""
+
+import sys
+
+import typer
+
+from idat_tune.cli import images, look, runs
+from idat_tune.cli.shared import app
+from idat_tune.errors import IdatError
+
+__all__ = ["app", "images", "look", "main", "runs"]
+
+
+def main() -> None:
+    """Run a command: errors of ours become one sentence on stderr and their exit code."""
+    try:
+        app()
+    except IdatError as failure:
+        typer.echo(f"error: {failure}", err=True)
+        sys.exit(failure.exit_code)
+    except KeyboardInterrupt:
+        typer.echo("interrupted", err=True)
+        sys.exit(130)

@@ -1,0 +1,120 @@
+"""The commands about images: data import, verify, list."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from idat_tune.cli.shared import Json, app, console, print_json
+
+data_app = typer.Typer(help="Import, verify and list the images of tasks.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(data_app, name="data")
+
+Tasks = Annotated[
+    list[str], typer.Option("--task", metavar="NAME", help="A task or group; may be given several times.")
+]
+Folder = Annotated[Path | None, typer.Option("--data", metavar="DIR", help="The store, where not the default one.")]
+
+
+@data_app.command("import")
+def import_(
+    source: Annotated[Path, typer.Option("--from", metavar="PATH", help="A prepared copy of VTAB-1K, or your images.")],
+    task: Tasks = [],  # noqa: B006
+    kind: Annotated[str, typer.Option(help="What PATH is, where it is not to be found out.")] = "auto",
+    train_images: Annotated[int | None, typer.Option(metavar="N", help="Of your own task: train and val.")] = None,
+    seed: Annotated[int, typer.Option(metavar="S", help="Of the split of your own task.")] = 0,
+    skip_bad: Annotated[int, typer.Option(metavar="N", help="Leave out up to N images that cannot be read.")] = 0,
+    any_size: Annotated[
+        bool, typer.Option("--any-size", help="Accept other numbers of images than the table has.")
+    ] = False,
+    replace: Annotated[bool, typer.Option("--replace", help="Import again what is there already.")] = False,
+    folder: Folder = None,
+    as_json: Json = False,
+) -> None:
+    """Import tasks: a prepared copy of VTAB-1K (folder or zip), or a folder, CSV or Parquet file of your own images."""
+    from idat_tune import data
+
+    with _progress("importing", as_json) as step:
+        imported = data.import_(
+            source,
+            task or None,
+            kind=kind,
+            train_images=train_images,
+            seed=seed,
+            skip_bad=skip_bad,
+            any_size=any_size,
+            replace=replace,
+            folder=folder,
+            progress=step,
+        )
+    if as_json:
+        print_json([_plain(found) for found in imported])
+        return
+    for found in imported:
+        state = "was there already" if found.already else f"{found.images:,} images imported"
+        typer.echo(f"{found.task.name}: {state}, in {found.where}")
+        if found.report:
+            _show_report(found.report)
+
+
+@data_app.command()
+def verify(task: Tasks, folder: Folder = None, as_json: Json = False) -> None:
+    """Decode and check every image of imported tasks again; exit 1 if something is wrong."""
+    from idat_tune import data, tasks
+
+    reports = []
+    for known in tasks.select(task):
+        with _progress(f"verifying {known.name}", as_json) as step:
+            reports.append(data.verify(known.name, folder, step))
+    if as_json:
+        print_json([_plain(report) for report in reports])
+    else:
+        for report in reports:
+            typer.echo(f"{report.task}: {'wrong' if report.problems else 'whole'}, content {report.content_hash}")
+            _show_report(report)
+    if any(report.problems for report in reports):
+        raise SystemExit(1)
+
+
+@data_app.command("list")
+def list_(folder: Folder = None, as_json: Json = False) -> None:
+    """What is there, complete or not, where, and how large."""
+    from idat_tune import data
+
+    listed = data.listing(folder)
+    if as_json:
+        print_json([_plain(found) for found in listed])
+        return
+    from idat_tune.screen import listing_table
+
+    console().print(listing_table(listed, data.folder(folder)))
+
+
+def _show_report(report: Any) -> None:
+    for sentence in (*report.problems, *report.notes):
+        typer.echo(f"  {sentence}")
+
+
+def _plain(value: Any) -> Any:
+    """A dataclass as what JSON can hold."""
+    import json
+
+    return json.loads(json.dumps(asdict(value), default=str))
+
+
+@contextmanager
+def _progress(what: str, hidden: bool) -> Iterator[Callable[[int, int], None] | None]:
+    """A progress bar on stderr, on a terminal only."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    screen = Console(stderr=True)
+    if hidden or not screen.is_terminal:
+        yield None
+        return
+    with Progress(console=screen, transient=True) as bar:
+        task = bar.add_task(what, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)

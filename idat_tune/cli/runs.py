@@ -1,0 +1,179 @@
+"""The commands that train: search, train, and predict with what came out."""
+
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from idat_tune.cli.shared import OUT, Json, Out, Set, app, check_positive, console, print_json, program
+from idat_tune.errors import BadInput
+
+
+@app.command()
+def search(
+    task: Annotated[list[str], typer.Option(help="A task or a group of tasks; may be given several times.")],
+    space: Annotated[
+        str | None, typer.Option(metavar="NAME|FILE", help="Search space; the task's own if absent.")
+    ] = None,
+    trials: Annotated[int, typer.Option(metavar="N", help="Trials to explore, arms included.")] = 32,
+    hours: Annotated[float | None, typer.Option(metavar="H", help="Propose nothing new after so long.")] = None,
+    epochs: Annotated[int | None, typer.Option(metavar="N", help="Epochs per trial; the space's if absent.")] = None,
+    seeds: Annotated[int, typer.Option(metavar="N", help="Runs of the winner in the final run.")] = 3,
+    gpus_per_trial: Annotated[float | None, typer.Option(metavar="F", help="Part of a GPU per trial.")] = None,
+    max_concurrent: Annotated[int | None, typer.Option(metavar="N", help="Trials at once.")] = None,
+    address: Annotated[str | None, typer.Option(metavar="ADDR", help="Of a running Ray cluster, or 'auto'.")] = None,
+    out: Out = OUT,
+    name: Annotated[str | None, typer.Option(help="Of the search; the same name again resumes it.")] = None,
+    seed: Annotated[int, typer.Option(metavar="S", help="Of the sampler and of every trial.")] = 0,
+    assignments: Set = [],  # noqa: B006
+    as_json: Json = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="A line per trial instead of the live view.")] = False,
+) -> None:
+    """Search the best config of a task, train it on all 1,000 images, test it once."""
+    from idat_tune import tasks
+    from idat_tune.config import parse_assignments
+    from idat_tune.search import Resources, plan_search
+
+    check_positive("--hours", hours)
+    check_positive("--gpus-per-trial", gpus_per_trial)
+    check_positive("--max-concurrent", max_concurrent)
+    fixed = parse_assignments(assignments)
+    if "task" in fixed:
+        raise BadInput("the task is chosen with --task, not with --set")
+    if epochs is not None:
+        fixed["epochs"] = epochs
+    chosen = tasks.select(task)
+    several = len(chosen) > 1
+    plans = [
+        plan_search(
+            known.name,
+            space=space,
+            trials=trials,
+            fixed=fixed,
+            seed=seed,
+            seeds=seeds,
+            out=out,
+            name=f"{name}-{known.name}" if name and several else name,
+        )
+        for known in chosen
+    ]
+    resources = Resources(hours, gpus_per_trial, max_concurrent, address)
+    results = []
+    for plan in plans:
+        results.append(_search(plan, resources, quiet))
+        if not as_json:
+            _show(results[-1])
+    if as_json:
+        print_json(results if len(results) > 1 else results[0])
+    else:
+        typer.echo(f"compare       {program()} ui --out {out}")
+    if any(result["winner"] is None or result["winner"]["test_accuracy"] is None for result in results):
+        raise SystemExit(1)
+
+
+def _search(plan: Any, resources: Any, quiet: bool) -> dict[str, Any]:
+    from idat_tune.screen import Progress
+    from idat_tune.search import Interrupted, run_search
+
+    progress = Progress(quiet)
+    try:
+        return run_search(plan, resources, progress)
+    except (Interrupted, KeyboardInterrupt):
+        way_on = command_again(plan.task.name, plan.name)
+        raise Interrupted(f"search '{plan.name}' was interrupted; what was finished is kept. Go on: {way_on}") from None
+    finally:
+        progress.close()
+
+
+def command_again(task: str, name: str) -> str:
+    """This very command for one task and under the name that its search has, so that it resumes."""
+    kept, words = [], iter(sys.argv[1:])
+    for word in words:
+        if word in ("--task", "--name"):
+            next(words, None)
+        elif not word.startswith(("--task=", "--name=")):
+            kept.append(word)
+    return shlex.join([program(), *kept, "--task", task, "--name", name])
+
+
+def _show(result: dict[str, Any]) -> None:
+    from idat_tune import screen
+
+    paper = console()
+    paper.print()
+    paper.print(screen.comparison(result))
+    paper.print(result["verdict"], markup=False)
+    if result["winner"] and result["winner"]["test_accuracy"]:
+        paper.print(f"\nthe student   {result['best']}", markup=False)
+        paper.print(f"use it        {program()} predict {result['best']} IMAGE...", markup=False)
+    paper.print(f"all figures   {result['out']}/trials.parquet, epochs.parquet, manifest.json", markup=False)
+
+
+@app.command()
+def train(
+    task: Annotated[str, typer.Option(help="A task.")],
+    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Export the student into this folder.")] = None,
+    assignments: Set = [],  # noqa: B006
+    test: Annotated[
+        bool, typer.Option("--test", help="Train on all 1,000 images and measure on the test split.")
+    ] = False,
+    as_json: Json = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No line per epoch.")] = False,
+) -> None:
+    """One run with the task's default config, changed by --set; measures on the val split."""
+    from idat_tune import tasks
+    from idat_tune.config import RunConfig, parse_assignments
+
+    config = RunConfig.for_task(tasks.get(task).name, parse_assignments(assignments))
+    from idat_tune import data
+
+    data.require(config.task)
+    from idat_tune.single import train_once
+
+    def line(epoch: Any) -> None:
+        from idat_tune.screen import epoch_line
+
+        if not quiet:
+            typer.echo(epoch_line(epoch, config.epochs), err=True)
+
+    result = train_once(config, out, test, line)
+    if as_json:
+        print_json(result)
+        return
+    from idat_tune.screen import percent
+
+    for what in ("val", "teacher_val", "test"):
+        if result[f"{what}_accuracy"] is not None:
+            typer.echo(f"{what.replace('_', ' ')} accuracy {percent(result[f'{what}_accuracy'])}")
+    typer.echo(f"trainable parameters {result['trainable_params']:,}; {result['seconds']:.1f} s")
+    if result["out"]:
+        typer.echo(f"exported to {result['out']}")
+
+
+@app.command()
+def predict(
+    folder: Annotated[Path, typer.Argument(metavar="EXPORT", help="A folder that a search or train exported.")],
+    images: Annotated[list[Path], typer.Argument(metavar="IMAGE...")],
+    as_json: Json = False,
+) -> None:
+    """Labels of images, by an exported student."""
+    from PIL import Image, UnidentifiedImageError
+
+    from idat_tune.export import load
+
+    student = load(folder)
+    answers: list[dict[str, Any]] = []
+    for path in images:
+        try:
+            with Image.open(path) as image:
+                label, probability = student.predict([image])[0]
+        except (OSError, UnidentifiedImageError) as failure:
+            raise BadInput(f"image {path} cannot be read: {failure}") from None
+        answers.append({"image": str(path), "label": label, "probability": probability})
+    if as_json:
+        print_json(answers)
+        return
+    for answer in answers:
+        typer.echo(f"{answer['image']}  {answer['label']}  {100 * answer['probability']:.1f} %")

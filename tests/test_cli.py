@@ -1,0 +1,233 @@
+"""The command line: bad input in one sentence with exit code 2, JSON alone on stdout, fast help."""
+
+import json
+import os
+import pty
+import subprocess
+import sys
+import time
+import urllib.request
+
+import pytest
+from conftest import command
+from PIL import Image
+
+from idat_tune import data
+
+
+def refused(*arguments, cwd=None, **environment):
+    """The one line on stderr of a command that must refuse its input."""
+    done = command(*arguments, cwd=cwd, **environment)
+    assert done.returncode == 2, (done.returncode, done.stdout, done.stderr)
+    assert done.stdout == ""
+    lines = done.stderr.strip().splitlines()
+    assert len(lines) == 1, done.stderr
+    assert "Traceback" not in done.stderr
+    return lines[0]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--task", "digts"], "unknown task 'digts'; did you mean 'digits'?"),
+        (
+            ["--task", "digits", "--set", "student=glyph_bse"],
+            "unknown backbone 'glyph_bse'; did you mean 'glyph_base'?",
+        ),
+        (
+            ["--task", "digits", "--set", "adapter.kind=serial"],
+            "unknown adapter.kind 'serial'; did you mean 'sequential'?",
+        ),
+        (["--task", "digits", "--set", "distill.loss=klx"], "unknown distill.loss 'klx'; did you mean 'kl'?"),
+        (["--task", "digits", "--set", "optm.lr=1"], "unknown setting 'optm.lr'; did you mean 'optim.lr'?"),
+        (["--task", "digits", "--set", "optim.lr=-1"], "optim.lr cannot be -1"),
+        (["--task", "digits", "--set", "optim.lr"], "write it as key=value"),
+        (["--task", "digits", "--set", "task=dtd"], "the task is chosen with --task"),
+        (["--task", "digits", "--trials", "0"], "--trials cannot be 0"),
+        (["--task", "digits", "--epochs", "0"], "epochs cannot be 0"),
+        (["--task", "digits", "--hours", "0"], "--hours cannot be 0"),
+        (["--task", "digits", "--max-concurrent", "0"], "--max-concurrent cannot be 0"),
+        (["--task", "digits", "--space", "idta"], "unknown space 'idta'; did you mean 'idat'?"),
+        (["--task", "digits", "--space", "nowhere.yaml"], "space file nowhere.yaml cannot be read"),
+        (["--task", "digits", "--name", "a/b"], "--name cannot be 'a/b'"),
+    ],
+)
+def test_a_search_that_cannot_work_is_refused_before_anything_is_written(tmp_path, arguments, sentence):
+    assert sentence in refused("search", *arguments, cwd=tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_faulty_space_file_is_refused_before_anything_is_written(tmp_path):
+    space = tmp_path / "mine.yaml"
+    for text, sentence in (
+        ("params: [", "not valid YAML"),
+        ("params: {lr: {choice: [1]}}", "unknown setting 'lr'"),
+        (
+            "params: {optim.lr: {choice: [1], when: {teacher: none}}}",
+            "depends on 'teacher', which this space does not set",
+        ),
+    ):
+        space.write_text(text)
+        assert sentence in refused("search", "--task", "digits", "--space", space, cwd=tmp_path)
+        assert list(tmp_path.iterdir()) == [space]
+
+
+def test_an_out_folder_that_cannot_be_written_is_refused(tmp_path):
+    (tmp_path / "file").write_text("")
+    assert "cannot be written" in refused("search", "--task", "digits", "--out", tmp_path / "file" / "runs")
+
+
+def test_a_vtab_task_without_data_names_the_folder_and_the_import_within_two_seconds(tmp_path):
+    for name in ("search", "train"):
+        began = time.monotonic()
+        line = refused(name, "--task", "dtd", cwd=tmp_path, IDAT_TUNE_DATA=str(tmp_path / "data"))
+        assert time.monotonic() - began < 2
+        assert str(tmp_path / "data") in line
+        assert "idat-tune data import" in line
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", [[], ["search"], ["train"], ["describe"], ["data", "import"]])
+def test_help_of_anything_loads_nothing_heavy(name):
+    script = f"import sys; sys.argv = ['idat-tune', *{name!r}, '--help']\nfrom idat_tune.cli import main\n"
+    script += "try: main()\nfinally: print('LOADED', *{n.partition('.')[0] for n in sys.modules}, file=sys.stderr)"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == 0
+    assert "Usage" in done.stdout
+    assert not set(done.stderr.split()) & {"torch", "ray", "mlflow", "optuna", "timm", "pyarrow", "numpy"}
+
+
+def test_a_wrong_option_is_a_usage_error():
+    assert command("search", "--tsk", "digits").returncode == 2
+    assert command("serach").returncode == 2
+
+
+def test_tasks_lists_all_as_a_table_and_as_json():
+    listed = json.loads(command("tasks", "--json").stdout)
+    assert len(listed) == 22
+    assert {"name", "group", "classes", "test", "lr"} <= set(listed[0])
+    assert "oxford_iiit_pet" in command("tasks").stdout
+
+
+def test_describe_counts_what_the_paper_counts():
+    found = json.loads(command("describe", "--set", "adapter.kind=parallel", "--json").stdout)
+    assert found["student"]["trainable_params"] == 159_892
+    assert found["teacher"]["adapter_params"] == 41_520
+    assert found["trainable_params"] == 239_912
+    assert found["gflop_per_image"]["forward"] == pytest.approx(44.4, abs=0.1)
+    assert found["memory_gb"] > 1
+    alone = json.loads(command("describe", "--task", "digits", "--teacher", "none", "--json").stdout)
+    assert alone["teacher"] is None
+    shown = command("describe", "--task", "digits").stdout
+    assert "glyph_base" in shown
+    assert "GFLOP per image" in shown
+    assert "--classes cannot be 1" in refused("describe", "--classes", "1")
+
+
+def test_train_measures_on_val_and_exports_what_predict_uses(tmp_path):
+    out = tmp_path / "mine"
+    done = command("train", "--task", "digits", "--set", "epochs=3", "--out", out, "--json")
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    wanted = {"config", "val_accuracy", "teacher_val_accuracy", "test_accuracy", "trainable_params", "seconds", "out"}
+    assert set(result) >= wanted
+    assert result["test_accuracy"] is None
+    assert result["val_accuracy"] > 0.8
+    assert done.stderr.count("epoch ") == 3
+    images = data.load("digits", "val", 32, 1)
+    picture = tmp_path / "digit.png"
+    Image.fromarray(images.pixels[0, 0]).save(picture)
+    answer = json.loads(command("predict", out, picture, "--json").stdout)[0]
+    assert answer["image"] == str(picture)
+    assert answer["label"] in "0123456789"
+    assert "cannot be read" in refused("predict", out, tmp_path / "nothing.png")
+    (out / "adapter.safetensors").unlink()
+    assert "adapter.safetensors is missing" in refused("predict", out, picture)
+
+
+def test_train_with_test_opens_the_test_split_and_says_so():
+    result = json.loads(command("train", "--task", "digits", "--set", "epochs=2", "--test", "--json").stdout)
+    assert result["test_accuracy"] > 0.5
+    assert result["val_accuracy"] is None
+
+
+def test_train_into_a_folder_that_cannot_be_is_refused_before_training(tmp_path):
+    assert "does not exist" in refused("train", "--task", "digits", "--out", tmp_path / "no" / "where")
+
+
+def test_doctor_finds_what_is_there_and_gives_remedies(tmp_path):
+    done = command("doctor", "--out", tmp_path, "--json", IDAT_TUNE_DATA=str(tmp_path / "none"))
+    assert done.returncode == 0, done.stderr
+    found = {finding["what"]: finding for finding in json.loads(done.stdout)}
+    assert all(found[name]["ok"] for name in ("Python", "torch", "ray", "mlflow", "MLflow store", "embedded backbones"))
+    assert not found["VTAB-1K tasks"]["ok"]
+    assert "idat-tune data import" in found["VTAB-1K tasks"]["remedy"]
+    assert all(finding["remedy"] for finding in found.values() if not finding["ok"])
+
+
+def test_ui_without_a_store_says_what_to_do(tmp_path):
+    assert "run a search first" in refused("ui", "--out", tmp_path)
+
+
+@pytest.mark.slow
+def test_the_ui_command_that_a_search_prints_works(searched):
+    _, out, _ = searched
+    arguments = [sys.executable, "-m", "idat_tune.cli", "ui", "--out", str(out), "--port", "5927"]
+    server = subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+    try:
+        for _ in range(120):
+            time.sleep(0.5)
+            try:
+                page = urllib.request.urlopen("http://127.0.0.1:5927/", timeout=5).read()
+                break
+            except OSError:
+                assert server.poll() is None
+        assert b"MLflow" in page
+        body = json.dumps({"max_results": 10}).encode()
+        request = urllib.request.Request("http://127.0.0.1:5927/api/2.0/mlflow/experiments/search", body)
+        request.add_header("Content-Type", "application/json")
+        names = {found["name"] for found in json.load(urllib.request.urlopen(request, timeout=20))["experiments"]}
+        assert "idat-tune/digits" in names
+    finally:
+        os.killpg(server.pid, 15)
+        server.wait(30)
+
+
+@pytest.mark.slow
+def test_on_a_terminal_progress_is_live_and_the_result_is_a_table(tmp_path):
+    arguments = ["search", "--task", "digits", "--trials", "3", "--epochs", "2", "--seeds", "1", "--out", str(tmp_path)]
+    shown = bytearray()
+
+    def read(descriptor):
+        chunk = os.read(descriptor, 65536)
+        shown.extend(chunk)
+        return b""
+
+    def spawn():
+        return pty.spawn([sys.executable, "-m", "idat_tune.cli", *arguments], read)
+
+    pid = os.fork()
+    if pid == 0:
+        with (tmp_path / "screen").open("wb") as file:
+            code = spawn()
+            file.write(bytes(shown))
+        os._exit(os.waitstatus_to_exitcode(code))
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    text = (tmp_path / "screen").read_bytes().decode(errors="replace")
+    assert "of 3 trials" in text
+    assert "best so far: val" in text
+    assert "epoch 1/2" in text or "epoch 2/2" in text
+    assert "winner" in text
+    assert "ui --out" in text
+    assert "digits-1" in text
+    for noise in ("INFO", "ray::", "WARNING", "alembic"):
+        assert noise not in text
+
+
+def test_the_command_that_resumes_names_the_task_and_its_search(monkeypatch):
+    from idat_tune.cli.runs import command_again
+
+    argv = ["idat-tune", "search", "--task", "digits", "--task=dtd", "--set", "optim.lr=1e-3", "--out", "a b"]
+    monkeypatch.setattr(sys, "argv", argv)
+    words = command_again("dtd", "dtd-1").split(" ", 1)[1]
+    assert words == "search --set optim.lr=1e-3 --out 'a b' --task dtd --name dtd-1"

@@ -1,0 +1,332 @@
+"""What the conductor proposes and records, stage by stage, without Ray: results are made up here."""
+
+import itertools
+
+import pytest
+from optuna.trial import TrialState
+from ray.tune.search import Searcher
+from test_journal import epoch
+
+from idat_tune import space as spaces
+from idat_tune.errors import BadInput
+from idat_tune.journal import COMPLETE, EXPLORE, FAILED, FINAL, STOPPED, TEST, Journal
+from idat_tune.metrics import WORST, score
+from idat_tune.search import Listener, conductor, finish
+from idat_tune.search.conductor import Conductor
+from idat_tune.search.manifest import Manifest, locked
+from idat_tune.search.plan import Plan
+
+
+class SilentTracker:
+    """Takes trials and keeps their ids."""
+
+    def __init__(self):
+        self.logged = []
+
+    def log_trial(self, record):
+        self.logged.append(record.id)
+
+
+@pytest.fixture(autouse=True)
+def no_object_store(monkeypatch):
+    monkeypatch.setattr(conductor.ray, "put", lambda value: value)
+
+
+def a_plan(out, **changes):
+    settings = {
+        "name": "s",
+        "task": "digits",
+        "space": spaces.load("embedded"),
+        "fixed": {"epochs": 2},
+        "trials": 6,
+        "seed": 0,
+        "final_seeds": 2,
+    }
+    return Plan.checked(**{**settings, **changes}, out=out)
+
+
+def begin(plan):
+    plan.folder.mkdir(parents=True, exist_ok=True)
+    journal = Journal(plan.folder / "journal.jsonl")
+    return Conductor(plan, journal, Manifest(plan, "hash"), SilentTracker(), Listener())
+
+
+def accuracy_of(config):
+    """A made-up landscape: the higher the learning rate and the wider the adapter, the better."""
+    return min(0.99, 0.5 + 4 * config["optim.lr"] + config["adapter.hidden_dim"] / 200)
+
+
+def results_of(payload):
+    if payload["stage"] == TEST:
+        rows = [[name, accuracy_of(flat), 0.1] for name, (flat, _) in payload["students"].items()]
+        return [{"epoch": 0, "score": WORST, "status": COMPLETE, "done": True, "tested": rows}]
+    accuracy = accuracy_of(payload["config"])
+    results = []
+    for number in range(payload["config"]["epochs"]):
+        last = number + 1 == payload["config"]["epochs"]
+        result = {**epoch(number, accuracy, 0.5).as_dict(), "score": score(accuracy, 0.5, 200), "val_images": 200}
+        result |= {"status": COMPLETE if last else "running", "trainable_params": 7, "done": last}
+        results.append(result | ({"state": b"weights"} if last and payload["stage"] == FINAL else {}))
+    return results
+
+
+def run_one(conducting, tune_id, payload, results=None):
+    *before, last = results or results_of(payload)
+    for result in before:
+        conducting.on_trial_result(tune_id, result)
+    conducting.on_trial_complete(tune_id, last)
+
+
+def run_all(conducting, most=1000, at_once=1):
+    """Play Ray Tune: at most `most` trials, `at_once` in flight; the payloads in order."""
+    numbers, live, payloads = itertools.count(), [], []
+    while len(payloads) < most:
+        tune_id = f"tune-{next(numbers)}"
+        payload = conducting.suggest(tune_id)
+        if payload == Searcher.FINISHED:
+            break
+        if payload is not None:
+            payloads.append(payload)
+            live.append((tune_id, payload))
+        if payload is None or len(live) == at_once:
+            run_one(conducting, *live.pop(0))
+    while live:
+        run_one(conducting, *live.pop(0))
+    return payloads
+
+
+@pytest.mark.parametrize("at_once", [1, 2, 5])
+def test_a_search_explores_with_its_arms_first_then_trains_and_tests_once(tmp_path, at_once):
+    conducting = begin(a_plan(tmp_path))
+    payloads = run_all(conducting, at_once=at_once)
+    assert conducting.finished
+    stages = [payload["stage"] for payload in payloads]
+    assert stages.count(EXPLORE) == 6
+    assert stages.count(TEST) == 1
+    assert stages[-1] == TEST
+    assert stages.count(FINAL) == 6  # winner, default and alone, with 2 seeds
+    assert [payload["id"] for payload in payloads[:3]] == ["arm-default", "arm-alone", "arm-no_distill"]
+    assert len({payload["id"] for payload in payloads}) == len(payloads)
+    assert conducting.tracker.logged == [record.id for record in conducting.journal.records]
+
+
+def test_final_runs_learn_from_the_winners_config_with_other_seeds(tmp_path):
+    conducting = begin(a_plan(tmp_path))
+    payloads = run_all(conducting)
+    winner = conducting.manifest.winner(conducting.journal)
+    assert winner.score == max(record.score for record in conducting.journal.of(EXPLORE))
+    finals = [payload["config"] for payload in payloads if payload["arms"] == ["winner"]]
+    assert [config["seed"] for config in finals] == [0, 1]
+    assert all({**config, "seed": 0} == dict(winner.config) for config in finals)
+
+
+def test_the_test_split_stays_sealed_until_the_winner_is_frozen(tmp_path):
+    plan = a_plan(tmp_path)
+    conducting = begin(plan)
+    run_all(conducting, most=11)
+    assert conducting.manifest.test_openings == []
+    run_all(conducting)
+    (opening,) = conducting.manifest.test_openings
+    assert opening["winner"] == conducting.manifest.winner(conducting.journal).id
+    assert Manifest(plan, "hash").test_openings == [opening]
+
+
+def test_the_result_sets_the_winner_beside_default_and_alone(tmp_path):
+    plan = a_plan(tmp_path)
+    conducting = begin(plan)
+    run_all(conducting)
+    result = finish.result(plan, conducting.journal, conducting.manifest, "uri", 1.0)
+    assert result["trials"] == {"complete": 6, "stopped": 0, "failed": 0}
+    assert set(result["arms"]) == {"default", "alone", "no_distill"}
+    assert result["winner"]["test_accuracy"]["seeds"] == 2
+    assert result["winner"]["test_accuracy"]["mean"] == pytest.approx(accuracy_of(result["winner"]["config"]))
+    assert result["arms"]["default"]["test_accuracy"]["mean"] == pytest.approx(0.56)
+    assert result["winner"]["val_accuracy"] > result["arms"]["default"]["val_accuracy"]
+    assert "+" in result["verdict"]
+
+
+def test_when_the_default_wins_it_is_not_trained_twice(tmp_path):
+    plan = a_plan(tmp_path, trials=1)
+    conducting = begin(plan)
+    payloads = run_all(conducting)
+    assert conducting.manifest.content["winner"] == "arm-default"
+    assert [payload["stage"] for payload in payloads].count(FINAL) == 4
+    result = finish.result(plan, conducting.journal, conducting.manifest, "uri", 1.0)
+    assert result["winner"]["test_accuracy"] == result["arms"]["default"]["test_accuracy"]
+    assert "default is the winner" in result["verdict"]
+
+
+@pytest.mark.parametrize("cut", range(0, 13, 2))
+def test_a_search_cut_anywhere_goes_on_and_ends_with_the_same_count(tmp_path, cut):
+    plan = a_plan(tmp_path)
+    first = begin(plan)
+    before = run_all(first, most=cut)
+    if cut > 4:  # one more is running when the driver is killed
+        first.suggest("cut off")
+    second = begin(plan)
+    after = run_all(second)
+    assert second.finished
+    done = [payload["id"] for payload in before + after]
+    assert len(done) == len(set(done)) == 13
+    assert len(second.journal.of(EXPLORE)) == 6
+    assert len(second.manifest.test_openings) == 1
+
+
+def test_a_trial_that_an_interrupt_cut_off_is_not_a_result(tmp_path):
+    conducting = begin(a_plan(tmp_path))
+    payload = conducting.suggest("t")
+    conducting.on_trial_result("t", results_of(payload)[0])
+    conducting.on_trial_complete("t", results_of(payload)[0])
+    assert conducting.journal.records == []
+
+
+def test_a_failed_trial_is_recorded_with_its_reason_and_the_search_goes_on(tmp_path):
+    conducting = begin(a_plan(tmp_path))
+    run_all(conducting, most=3)
+    payload = conducting.suggest("bad")
+    failure = {"epoch": 1, "score": WORST, "status": FAILED, "reason": "Diverged: nan", "done": True}
+    run_one(conducting, "bad", payload, [results_of(payload)[0], failure])
+    bad = conducting.journal.records[-1]
+    assert (bad.status, bad.reason, len(bad.epochs), bad.score) == (FAILED, "Diverged: nan", 1, WORST)
+    run_all(conducting)
+    assert conducting.finished
+    assert len(conducting.journal.of(EXPLORE)) == 6
+    assert all(trial.state.is_finished() for trial in conducting.study.trials)
+
+
+def test_a_search_in_which_every_trial_fails_ends_and_names_the_first_reason(tmp_path):
+    plan = a_plan(tmp_path, trials=3)
+    conducting = begin(plan)
+    for number in range(3):
+        payload = conducting.suggest(f"t{number}")
+        failure = {"epoch": 0, "score": WORST, "status": FAILED, "reason": f"reason {number}", "done": True}
+        run_one(conducting, f"t{number}", payload, [failure])
+    while (payload := conducting.suggest("final")) != Searcher.FINISHED:
+        run_one(conducting, "final", payload, [{**failure, "reason": "late"}])
+    result = finish.result(plan, conducting.journal, conducting.manifest, "uri", 1.0)
+    assert result["winner"] is None
+    assert "reason 0" in result["verdict"]
+    assert conducting.manifest.test_openings == []
+    assert not finish.export_winner(plan, conducting.journal, conducting.manifest)
+
+
+def test_a_trial_whose_worker_died_begins_again_up_to_twice(tmp_path):
+    conducting = begin(a_plan(tmp_path))
+    run_all(conducting, most=3)
+    first = conducting.suggest("one")
+    conducting.on_trial_result("one", results_of(first)[0])
+    conducting.on_trial_complete("one", None, error=True)
+    second = conducting.suggest("two")
+    assert second == first
+    conducting.on_trial_complete("two", None, error=True)
+    run_one(conducting, "three", conducting.suggest("three"))
+    assert conducting.journal.records[-1].id == first["id"]
+    assert [each.epoch for each in conducting.journal.records[-1].epochs] == [0, 1]
+
+
+def test_a_trial_that_takes_every_worker_down_is_a_failure(tmp_path):
+    conducting = begin(a_plan(tmp_path))
+    run_all(conducting, most=3)
+    for number in range(3):
+        conducting.suggest(f"t{number}")
+        conducting.on_trial_complete(f"t{number}", None, error=True)
+    assert (conducting.journal.records[-1].status, conducting.journal.records[-1].epochs) == (FAILED, ())
+    assert "died, 3 times over" in conducting.journal.records[-1].reason
+    run_all(conducting)
+    assert len(conducting.journal.of(EXPLORE)) == 6
+
+
+def test_the_sampler_learns_of_arms_and_of_stopped_trials_as_pruned(tmp_path):
+    conducting = begin(a_plan(tmp_path))
+    run_all(conducting, most=3)
+    payload = conducting.suggest("slow")
+    first, last = results_of(payload)
+    conducting.on_trial_result("slow", first)
+    conducting.scheduler.stopped.add("slow")
+    conducting.on_trial_complete("slow", {**last, "status": "running"})
+    assert conducting.journal.records[-1].status == STOPPED
+    states = [trial.state for trial in conducting.study.trials]
+    # Of the arms `no_distill` has a weight of 0, outside the space: the sampler cannot be told of it.
+    assert states == [TrialState.COMPLETE, TrialState.COMPLETE, TrialState.PRUNED]
+    assert conducting.study.trials[-1].intermediate_values
+
+
+def test_a_replayed_study_knows_what_the_first_one_knew(tmp_path):
+    plan = a_plan(tmp_path, trials=10)
+    first = begin(plan)
+    run_all(first, most=9)
+    second = begin(plan)
+    facts = [{(trial.value, str(trial.params)) for trial in each.study.trials} for each in (first, second)]
+    assert facts[0] == facts[1]
+    assert second.study.trials
+
+
+def test_the_same_seed_proposes_the_same_trials(tmp_path):
+    runs = [run_all(begin(a_plan(tmp_path / str(number), seed=seed))) for number, seed in enumerate((0, 0, 1))]
+    configs = [[payload["config"]["optim.lr"] for payload in run] for run in runs]
+    assert configs[0] == configs[1] != configs[2]
+
+
+def test_starting_points_of_a_space_are_tried_right_after_the_arms(tmp_path):
+    start = [{"teacher": "none", "optim.lr": 0.03}]
+    space = spaces.parse({"params": {"optim.lr": {"log_uniform": [1e-3, 1e-1]}}, "start": start})
+    payloads = run_all(begin(a_plan(tmp_path, space=space)))
+    assert payloads[3]["id"] == "start-0"
+    assert (payloads[3]["config"]["teacher"], payloads[3]["config"]["optim.lr"]) == ("none", 0.03)
+
+
+def test_time_that_is_up_ends_exploring_but_not_the_search(tmp_path):
+    plan = a_plan(tmp_path, trials=100)
+    conducting = begin(plan)
+    conducting.deadline = 0.0
+    payloads = run_all(conducting)
+    assert [payload["stage"] for payload in payloads].count(EXPLORE) == 3
+    assert conducting.finished
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"seed": 1}, "was begun with another seed (0, not 1)"),
+        ({"task": "sprites_loc"}, "another task (digits, not sprites_loc)"),
+        ({"fixed": {"epochs": 3}}, "another space (fixed: epochs: 2, not 3)"),
+    ],
+)
+def test_a_resume_that_differs_is_refused_with_the_difference(tmp_path, changes, sentence):
+    begin(a_plan(tmp_path))
+    with pytest.raises(BadInput) as caught:
+        begin(a_plan(tmp_path, **changes))
+    assert sentence in str(caught.value)
+
+
+def test_more_trials_may_be_asked_for_until_the_winner_is_chosen(tmp_path):
+    run_all(begin(a_plan(tmp_path)), most=6)
+    conducting = begin(a_plan(tmp_path, trials=8))
+    run_all(conducting)
+    assert len(conducting.journal.of(EXPLORE)) == 8
+    with pytest.raises(BadInput, match="has chosen its winner after 8 trials"):
+        begin(a_plan(tmp_path, trials=9))
+
+
+def test_two_searches_cannot_share_a_name_at_the_same_time(tmp_path):
+    with locked(tmp_path / "s"), pytest.raises(BadInput, match="is running already"), locked(tmp_path / "s"):
+        pass
+    with locked(tmp_path / "s"):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"trials": 0}, "--trials cannot be 0"),
+        ({"final_seeds": 0}, "--seeds cannot be 0"),
+        ({"seed": -1}, "--seed cannot be -1"),
+        ({"fixed": {"epochs": 0}}, "epochs cannot be 0"),
+        ({"fixed": {"optim.warmup_epochs": 200}}, "leaves none of 10 epochs"),
+    ],
+)
+def test_a_plan_with_an_impossible_trial_is_refused(tmp_path, changes, sentence):
+    with pytest.raises(BadInput) as caught:
+        a_plan(tmp_path, **changes)
+    assert sentence in str(caught.value)
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,111 @@
+"""A student as a folder: what goes in comes out, and what is damaged is refused."""
+
+import json
+
+import pytest
+import torch
+from conftest import glyphs, noise
+from PIL import Image
+from safetensors.torch import load_file, save_file
+
+import idat_tune
+from idat_tune import data, export, run
+from idat_tune.errors import BadInput
+from idat_tune.run import evaluate, to_device
+
+
+@pytest.fixture
+def exported(tmp_path):
+    training = run.run(glyphs(adapter__kind="parallel"), noise())
+    list(training)
+    folder = tmp_path / "best"
+    export.save(folder, training.config, training.student.trained_state(), {"test_accuracy": 0.5})
+    return folder, training
+
+
+def test_a_loaded_student_gives_the_very_logits_that_it_gave(exported):
+    folder, training = exported
+    student = idat_tune.load(folder)
+    pixels, _ = to_device(noise(30, seed=9), torch.device("cpu"))
+    training.student.eval()
+    assert not student.training
+    assert torch.equal(student(pixels), training.student(pixels))
+
+
+def test_the_folder_holds_plain_files_and_only_what_was_trained(exported):
+    folder, training = exported
+    assert {path.name for path in folder.iterdir()} == set(export.FILES)
+    assert set(load_file(folder / "adapter.safetensors")) == set(training.student.trainable())
+    assert json.loads((folder / "labels.json").read_text()) == [str(digit) for digit in range(10)]
+    assert "idat_tune.load" in (folder / "README.md").read_text()
+    student = idat_tune.load(folder)
+    assert (student.config, student.metrics) == (training.config, {"test_accuracy": 0.5})
+
+
+def test_the_transform_makes_of_an_image_what_training_saw(exported):
+    folder, training = exported
+    student = idat_tune.load(folder)
+    images = data.load("digits", "val", 32, 1)
+    picture = Image.fromarray(images.pixels[0, 0])
+    assert torch.equal(student.transform(picture), torch.from_numpy(images.pixels[0].copy()))
+    label, probability = student.predict([picture])[0]
+    assert label in student.labels
+    assert 0.1 <= probability <= 1
+    pairs = [to_device(images, torch.device("cpu"))]
+    assert evaluate(student, pairs, training.config) == evaluate(training.student, pairs, training.config)
+
+
+def test_writing_again_replaces_the_folder_as_a_whole(exported):
+    folder, training = exported
+    (folder / "stray").write_text("")
+    export.save(folder, training.config, training.student.trained_state(), {})
+    assert {path.name for path in folder.iterdir()} == set(export.FILES)
+    assert [path.name for path in folder.parent.iterdir()] == [folder.name]
+
+
+def refused(folder):
+    with pytest.raises(BadInput) as caught:
+        idat_tune.load(folder)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["config.yaml", "adapter.safetensors", "metrics.json", "labels.json"])
+def test_a_folder_that_lacks_a_file_is_refused(exported, name):
+    folder, _ = exported
+    (folder / name).unlink()
+    assert f"is incomplete: {name} is missing" in refused(folder)
+
+
+def test_a_folder_that_is_not_there_is_refused(tmp_path):
+    assert "no export folder at" in refused(tmp_path / "nothing")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "sentence"),
+    [
+        ("config.yaml", "student: [", "config.yaml cannot be read"),
+        ("config.yaml", "just text", "config.yaml cannot be read"),
+        ("config.yaml", "task: digits\nadapter.kin: parallel", "unknown setting 'adapter.kin'"),
+        ("labels.json", "{}", "must hold a list of class names"),
+        ("labels.json", "[", "labels.json cannot be read"),
+        ("metrics.json", "nope", "metrics.json cannot be read"),
+        ("adapter.safetensors", "nope", "adapter.safetensors is damaged"),
+    ],
+)
+def test_a_damaged_file_is_named(exported, name, content, sentence):
+    folder, _ = exported
+    (folder / name).write_text(content)
+    assert sentence in refused(folder)
+
+
+def test_tensors_that_do_not_fit_are_named(exported):
+    folder, _ = exported
+    path = folder / "adapter.safetensors"
+    state = load_file(path)
+    save_file({**state, "head.weight": torch.zeros(11, 48)}, path)
+    assert "tensor 'head.weight' has shape (11, 48), but this student wants (10, 48)" in refused(folder)
+    save_file({name: value for name, value in state.items() if name != "head.bias"}, path)
+    assert "tensor 'head.bias' is missing" in refused(folder)
+    save_file({**state, "extra": torch.zeros(1)}, path)
+    assert "tensor 'extra' does not belong to this student" in refused(folder)

@@ -1,0 +1,222 @@
+"""Whole searches, as a user runs them: real Ray, real Optuna, real MLflow, real training."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import mlflow
+import pytest
+import torch
+from conftest import command
+
+import idat_tune
+from idat_tune import data
+from idat_tune.metrics import read_table
+from idat_tune.run import evaluate, to_device
+from idat_tune.tracking import PARENT, uri
+
+pytestmark = pytest.mark.slow
+
+
+def runs_of(out, task):
+    client = mlflow.MlflowClient(uri(out))
+    experiment = client.get_experiment_by_name(f"idat-tune/{task}").experiment_id
+    return client, client.search_runs([experiment], max_results=1000)
+
+
+def test_the_json_has_the_promised_shape(searched):
+    result, out, _ = searched
+    assert result["task"] == "digits"
+    assert sum(result["trials"].values()) == 6
+    assert result["trials"]["failed"] == 0
+    winner = result["winner"]
+    assert set(winner) >= {"config", "val_accuracy", "confirmed", "test_accuracy", "trainable_params"}
+    assert set(winner["test_accuracy"]) == {"mean", "std", "seeds"}
+    assert winner["test_accuracy"]["seeds"] == 2
+    assert set(result["arms"]) == {"default", "alone", "no_distill"}
+    assert result["arms"]["alone"]["config"]["teacher"] == "none"
+    assert result["arms"]["default"]["test_accuracy"]["mean"] > 0.5
+    assert Path(result["out"]) == out / "first"
+    assert result["tracking_uri"] == uri(out)
+    assert result["seconds"] > 0
+
+
+def test_stdout_is_json_alone_and_no_noise_reaches_the_screen(searched):
+    _, out, done = searched
+    assert len(done.stdout.strip().splitlines()) == 1
+    for line in done.stderr.splitlines():
+        assert line.startswith(("search ", "arm-", "trial-", "final-", "the winner", "the test", "test ")), line
+    assert "mlflow" in (out / "first" / "log.txt").read_text()
+
+
+def test_the_files_of_a_search_are_there_and_agree(searched):
+    result, out, _ = searched
+    trials = read_table(out / "first" / "trials.parquet")
+    epochs = read_table(out / "first" / "epochs.parquet")
+    explored = [row for row in trials if row["stage"] == "explore"]
+    assert len(explored) == 6
+    assert {row["trial"] for row in epochs} == {row["trial"] for row in trials}
+    for row in trials:
+        assert row["epochs_run"] == sum(epoch["trial"] == row["trial"] for epoch in epochs)
+    best = max((row for row in explored if row["status"] == "complete"), key=lambda row: row["score"])
+    assert best["trial"] == result["winner"]["trial"]
+    manifest = json.loads((out / "first" / "manifest.json").read_text())
+    assert len(manifest["test_openings"]) == 1
+    assert manifest["data_hash"] == data.content_hash("digits")
+    assert set(manifest["versions"]) >= {"python", "torch", "timm", "ray", "optuna", "mlflow"}
+
+
+def test_only_final_runs_were_tested(searched):
+    _, out, _ = searched
+    for row in read_table(out / "first" / "trials.parquet"):
+        assert (row["test_accuracy"] is None) == (row["stage"] == "explore")
+        assert (row["val_accuracy"] is None) == (row["stage"] == "final")
+
+
+def test_the_exported_student_has_exactly_the_recorded_test_accuracy(searched):
+    result, out, _ = searched
+    student = idat_tune.load(out / "first" / "best")
+    batches = [to_device(data.load("digits", "test", 32, 1), torch.device("cpu"))]
+    accuracy, _ = evaluate(student, batches, student.config)
+    assert accuracy == student.metrics["test_accuracy"]
+    assert student.metrics["test_accuracy_mean"] == result["winner"]["test_accuracy"]["mean"]
+
+
+def test_mlflow_has_a_parent_with_a_child_per_trial_and_the_student(searched):
+    result, out, _ = searched
+    client, runs = runs_of(out, "digits")
+    (parent,) = [run for run in runs if PARENT not in run.data.tags]
+    children = {run.data.tags["trial"]: run for run in runs if run.data.tags.get(PARENT) == parent.info.run_id}
+    trials = {row["trial"]: row for row in read_table(out / "first" / "trials.parquet")}
+    assert set(children) == set(trials)
+    assert {run.info.status for run in runs} <= {"FINISHED", "KILLED"}
+    for name, run in children.items():
+        assert run.data.params["optim.lr"] == str(trials[name]["optim.lr"])
+        history = client.get_metric_history(run.info.run_id, "train/loss")
+        assert len(history) == trials[name]["epochs_run"]
+    assert parent.data.metrics["winner/test_accuracy"] == result["winner"]["test_accuracy"]["mean"]
+    copied = Path(client.download_artifacts(parent.info.run_id, "best"))
+    student = idat_tune.load(copied)
+    assert student.metrics == idat_tune.load(out / "first" / "best").metrics
+
+
+def test_workers_live_from_trial_to_trial(searched):
+    _, out, _ = searched
+    lines = (out / "first" / "journal.jsonl").read_text().splitlines()
+    workers = {json.loads(line)["worker"] for line in lines}
+    assert len(workers) <= max(2, os.cpu_count() or 1)
+
+
+def test_a_finished_search_given_again_answers_at_once_with_the_same(searched):
+    result, out, _ = searched
+    options = ["--trials", 6, "--epochs", 3, "--seeds", 2, "--out", out, "--name", "first", "--json"]
+    began = (out / "first" / "journal.jsonl").stat().st_mtime_ns
+    again = command("search", "--task", "digits", *options)
+    assert again.returncode == 0
+    assert json.loads(again.stdout) == result
+    assert (out / "first" / "journal.jsonl").stat().st_mtime_ns == began
+
+
+def test_another_seed_under_the_same_name_is_refused(searched):
+    _, out, _ = searched
+    options = ["--trials", 6, "--epochs", 3, "--seeds", 2, "--out", out, "--name", "first", "--seed", 5]
+    refused = command("search", "--task", "digits", *options)
+    assert refused.returncode == 2
+    assert "was begun with another seed (0, not 5)" in refused.stderr
+
+
+def wait_for(path, text, seconds=90):
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if path.exists() and text in path.read_text():
+            return
+        time.sleep(0.05)
+    raise AssertionError(f"{text!r} did not come up in {path}")
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_a_search_that_is_cut_off_resumes_without_losing_or_repeating_a_trial(tmp_path, how):
+    options = ["search", "--task", "sprites_loc", "--trials", "5", "--epochs", "3", "--seeds", "1"]
+    options += ["--out", str(tmp_path), "--name", "cut", "--json"]
+    running = subprocess.Popen(
+        [sys.executable, "-m", "idat_tune.cli", *options],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    journal = tmp_path / "cut" / "journal.jsonl"
+    wait_for(journal, "\n")
+    began = time.monotonic()
+    running.send_signal(how)
+    _, errors = running.communicate(timeout=60)
+    kept = [json.loads(line)["id"] for line in journal.read_text().splitlines()]
+    if how == signal.SIGKILL:
+        os.killpg(running.pid, signal.SIGKILL) if _alive(running.pid) else None
+    else:
+        assert running.returncode == 130, errors
+        assert "--name cut" in errors
+        assert time.monotonic() - began < 30
+    done = command(*options)
+    assert done.returncode == 0, done.stderr
+    ids = [json.loads(line)["id"] for line in journal.read_text().splitlines()]
+    assert ids[: len(kept)] == kept
+    assert len(ids) == len(set(ids))
+    assert sum(json.loads(done.stdout)["trials"].values()) == 5
+    _, runs = runs_of(tmp_path, "sprites_loc")
+    trials = [run.data.tags["trial"] for run in runs if PARENT in run.data.tags]
+    assert sorted(trials) == sorted(name for name in ids if name != "test")
+    assert "RUNNING" not in {run.info.status for run in runs}
+
+
+def _alive(group):
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def test_a_worker_that_is_killed_costs_one_attempt_and_no_result(tmp_path):
+    options = ["search", "--task", "digits", "--trials", "4", "--epochs", "4", "--seeds", "1", "--out", str(tmp_path)]
+    running = subprocess.Popen(
+        [sys.executable, "-m", "idat_tune.cli", *options, "--name", "k", "--json"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    journal = tmp_path / "k" / "journal.jsonl"
+    wait_for(journal, "\n")
+    worker = json.loads(journal.read_text().splitlines()[0])["worker"]
+    os.kill(worker, signal.SIGKILL)
+    output, errors = running.communicate(timeout=120)
+    assert running.returncode == 0, errors
+    result = json.loads(output)
+    assert sum(result["trials"].values()) == 4
+    assert result["trials"]["failed"] == 0
+
+
+def test_several_tasks_come_back_as_a_list(tmp_path):
+    done = command(
+        "search", "--task", "sprites_loc", "--task", "sprites_ori", "--trials", 1, "--epochs", 1, "--seeds", 1,
+        "--set", "teacher=none", "--out", tmp_path, "--name", "both", "--json",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    results = json.loads(done.stdout)
+    assert [result["task"] for result in results] == ["sprites_loc", "sprites_ori"]
+    assert all((tmp_path / f"both-{result['task']}" / "best").is_dir() for result in results)
+
+
+def test_a_search_from_python_is_the_same_search(tmp_path):
+    script = (
+        "from idat_tune.search import search\n"
+        f"found = search('digits', trials=2, fixed={{'epochs': 1}}, seeds=1, out={str(tmp_path)!r}, name='p')\n"
+        "assert found['winner']['test_accuracy']['seeds'] == 1\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "p" / "best" / "adapter.safetensors").exists()
