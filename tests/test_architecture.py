@@ -19,7 +19,7 @@ HOUSE = {
     "metrics": "pyarrow",
     "space": "yaml",
     "embedded": "numpy PIL matplotlib sklearn torch timm safetensors",
-    "data": "pyarrow torch torchvision PIL numpy sklearn",
+    "data": "pyarrow torch torchvision PIL numpy sklearn tensorflow_datasets",
     "adapters": "torch",
     "distill": "torch",
     "model": "timm torch safetensors huggingface_hub",

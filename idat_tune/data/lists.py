@@ -57,7 +57,7 @@ def _parquet_rows(path: Path) -> list[Row]:
         where = f"{path} row {i}"
         if embedded:
             split = _split(record.get(columns[2]), where)
-            rows.append(Row(f"{path} row {i}", record[columns[1]], partial(table.image, i, columns[0]), split, where))
+            rows.append(Row(where, record[columns[1]], partial(table.image, i, columns[0]), split, where))
         else:
             rows.append(_listed(path, record, columns, where, first))
     return _some(rows, path)
@@ -93,7 +93,9 @@ def _listed(
     if not file.is_file():
         raise BadInput(f"{where}: '{relative}' is missing in {path.parent}")
     split = _split(record.get(columns[2]), where) if columns[2] else None
-    label = label if isinstance(label, int) else str(label).strip()
+    label = str(label).strip()
+    if label.removeprefix("-").isdecimal():
+        label = int(label)
     return Row(str(file), label, partial(read_file, file), split, where, file.stat().st_size)
 
 

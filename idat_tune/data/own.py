@@ -34,7 +34,7 @@ class Row:
     """An image of the user's and what is said of it."""
 
     name: str  # where the image is
-    label: int | str
+    label: int | str  # a number is the label itself, a word the name of its class
     read: Callable[[], bytes]
     split: str | None  # train, val or test, where that is said
     where: str  # file and line that say it
@@ -87,20 +87,21 @@ def source(
 def stratified(labels: Sequence[int], count: int, seed: int) -> list[int]:
     """`count` places in `labels`, drawn at random, with the classes in the proportions they have there.
 
-    Shares are rounded by largest remainder; a class is only left out where there are more classes than draws.
+    Every class gets a draw if there are enough of them; beyond that, shares are rounded by largest remainder.
     """
     import numpy as np
 
-    rng = np.random.default_rng(seed)
     places: dict[int, list[int]] = defaultdict(list)
-    for place in rng.permutation(len(labels)):
+    for place in np.random.default_rng(seed).permutation(len(labels)):
         places[labels[place]].append(int(place))
-    share = count / len(labels)
-    take = {label: int(len(found) * share) for label, found in places.items()}
-    # Classes that have none yet come first, then those that rounding down cost most; ties fall by lot.
-    order = sorted(places, key=lambda label: (take[label] > 0, take[label] - len(places[label]) * share))
-    for label in order[: count - sum(take.values())]:
-        take[label] += 1
+    ideal = {label: len(found) * count / len(labels) for label, found in places.items()}
+    least = 1 if count >= len(places) else 0
+    take = {label: max(least, int(share)) for label, share in ideal.items()}
+    while sum(take.values()) != count:
+        if sum(take.values()) < count:
+            take[max(take, key=lambda label: ideal[label] - take[label])] += 1
+        else:
+            take[max(take, key=lambda label: (take[label] > least, take[label] - ideal[label]))] -= 1
     return sorted(place for label, found in places.items() for place in found[: take[label]])
 
 
@@ -172,33 +173,21 @@ def _distinct(rows: Sequence[Row], pool: list[int]) -> tuple[list[int], tuple[st
 
 def _numbered(rows: Sequence[Row], class_names: tuple[str, ...]) -> tuple[list[int], tuple[str, ...]]:
     """Each row's label from 0, and the names of the classes."""
-    values = [_whole(row.label) for row in rows]
-    if all(value is not None for value in values) and not _folders(rows):
-        numbers = [value for value in values if value is not None]
-        highest = len(class_names) - 1 if class_names else len(rows) - 1
+    if all(isinstance(row.label, int) for row in rows):
+        numbers = [int(row.label) for row in rows]
+        highest = len(class_names or rows) - 1
         for row, number in zip(rows, numbers, strict=True):
             if not 0 <= number <= highest:
                 known = f"0..{highest}" if class_names else f"0..{highest}, as there are {len(rows)} images"
                 raise BadInput(f"{row.where}: label {number} is not in {known}")
         return numbers, class_names or tuple(str(number) for number in range(max(numbers) + 1))
     for row in rows:
-        if not str(row.label).strip():
+        if row.label is None or not str(row.label).strip():
             raise BadInput(f"{row.where}: no label")
     names = sorted({str(row.label) for row in rows}, key=_in_order)
     number_of = {name: i for i, name in enumerate(names)}
     return [number_of[str(row.label)] for row in rows], tuple(names)
 
 
-def _folders(rows: Sequence[Row]) -> bool:
-    return rows[0].where == rows[0].name  # the label is the name of a folder, even where that is a number
-
-
 def _in_order(name: str) -> tuple[int, int, str]:
     return (0, int(name), name) if name.isdecimal() else (1, 0, name)
-
-
-def _whole(label: int | str) -> int | None:
-    try:
-        return int(label) if isinstance(label, int | str) else None
-    except ValueError:
-        return None

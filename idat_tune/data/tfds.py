@@ -32,7 +32,7 @@ def find(path: Path, task: Task, any_size: bool) -> Source:
         BadInput: the extra is not installed, or the data set is not there.
     """
     try:
-        import tensorflow_datasets as tfds  # type: ignore[import-not-found]
+        import tensorflow_datasets as tfds
     except ImportError:
         raise BadInput("reading TFDS needs its library; install it with `pip install 'idat-tune[tfds]'`") from None
     name = official.OFFICIAL[task.name].tfds
