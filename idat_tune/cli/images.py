@@ -94,7 +94,7 @@ def list_(folder: Folder = None, as_json: Json = False) -> None:
 
 
 def _show_report(report: Any) -> None:
-    for sentence in (*report.problems, *report.notes):
+    for sentence in (*report.problems, *report.findings):
         typer.echo(f"  {sentence}")
 
 

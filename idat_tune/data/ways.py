@@ -66,7 +66,7 @@ def sources(
         raise unknown("kind of source", kind, KINDS)
     if train_images is not None and train_images < 2:
         raise BadInput(f"{train_images} training images are too few; val takes one, so it needs two")
-    path = Path(path).expanduser().resolve()
+    path = Path(path).expanduser().absolute()  # a link keeps its name, which says what it is
     if not path.exists():
         raise BadInput(f"{path} does not exist")
     try:
