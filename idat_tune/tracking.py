@@ -1,6 +1,7 @@
 """The only door to MLflow: a parent run per search, a child run per trial, artifacts."""
 
 import os
+import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -27,7 +28,9 @@ def store(out: Path) -> Path:
 
 def server_command(out: Path, host: str, port: int) -> list[str]:
     """The arguments that start MLflow's UI on what `out` holds."""
-    return ["mlflow", "server", "--backend-store-uri", uri(out), "--host", host, "--port", str(port)]
+    # Through this very Python, whose folder need not be on the path.
+    mlflow = [sys.executable, "-m", "mlflow"]
+    return [*mlflow, "server", "--backend-store-uri", uri(out), "--host", host, "--port", str(port)]
 
 
 class Tracker:

@@ -2,7 +2,6 @@
 
 import json
 import os
-import pty
 import subprocess
 import sys
 import time
@@ -196,24 +195,11 @@ def test_the_ui_command_that_a_search_prints_works(searched):
 @pytest.mark.slow
 def test_on_a_terminal_progress_is_live_and_the_result_is_a_table(tmp_path):
     arguments = ["search", "--task", "digits", "--trials", "3", "--epochs", "2", "--seeds", "1", "--out", str(tmp_path)]
-    shown = bytearray()
-
-    def read(descriptor):
-        chunk = os.read(descriptor, 65536)
-        shown.extend(chunk)
-        return b""
-
-    def spawn():
-        return pty.spawn([sys.executable, "-m", "idat_tune.cli", *arguments], read)
-
-    pid = os.fork()
-    if pid == 0:
-        with (tmp_path / "screen").open("wb") as file:
-            code = spawn()
-            file.write(bytes(shown))
-        os._exit(os.waitstatus_to_exitcode(code))
-    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
-    text = (tmp_path / "screen").read_bytes().decode(errors="replace")
+    script = "import os, pty, sys; sys.exit(os.waitstatus_to_exitcode(pty.spawn(sys.argv[1:])))"
+    words = [sys.executable, "-c", script, sys.executable, "-m", "idat_tune.cli", *arguments]
+    done = subprocess.run(words, capture_output=True, stdin=subprocess.DEVNULL, timeout=200)
+    text = done.stdout.decode(errors="replace")
+    assert done.returncode == 0, text
     assert "of 3 trials" in text
     assert "best so far: val" in text
     assert "epoch 1/2" in text or "epoch 2/2" in text

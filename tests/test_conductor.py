@@ -12,6 +12,7 @@ from idat_tune.errors import BadInput
 from idat_tune.journal import COMPLETE, EXPLORE, FAILED, FINAL, STOPPED, TEST, Journal
 from idat_tune.metrics import WORST, score
 from idat_tune.search import Listener, conductor, finish
+from idat_tune.search.cluster import at_once
 from idat_tune.search.conductor import Conductor
 from idat_tune.search.manifest import Manifest, locked
 from idat_tune.search.plan import Plan
@@ -330,3 +331,10 @@ def test_a_plan_with_an_impossible_trial_is_refused(tmp_path, changes, sentence)
         a_plan(tmp_path, **changes)
     assert sentence in str(caught.value)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("cpus", "gpus", "each", "fit"), [(2, 0, 0, 2), (16, 1, 1.0, 1), (16, 1, 0.25, 4), (4, 8, 1.0, 4), (16, 2, 0.0, 16)]
+)
+def test_as_many_trials_run_at_once_as_cores_and_gpus_allow(cpus, gpus, each, fit):
+    assert at_once(cpus, gpus, each) == fit

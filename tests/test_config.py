@@ -100,8 +100,8 @@ def test_assignments_are_read_as_yaml():
 
 def test_every_vtab_task_is_there_with_its_group():
     assert len(tasks.select(["all"])) == 19
-    sizes = {group: len(tasks.select([group])) for group in tasks.GROUPS}
-    assert sizes == {"natural": 7, "specialized": 4, "structured": 8, "embedded": 3, "own": 0}
+    sizes = {group: len(tasks.select([group])) for group in tasks.GROUPS if group != "own"}
+    assert sizes == {"natural": 7, "specialized": 4, "structured": 8, "embedded": 3}
     assert sum(task.classes for task in tasks.select(["all"])) == 940
     assert sum(task.test for task in tasks.select(["all"])) == 387_904
     assert tasks.get("smallnorb_ele").classes == 9

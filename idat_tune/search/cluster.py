@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from idat_tune.search.plan import Resources
+
 QUIET = {
     "RAY_AIR_NEW_OUTPUT": "0",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
@@ -21,12 +23,11 @@ STORE_BYTES = 256_000_000  # of the object store, beside the images
 
 
 @contextmanager
-def connected(address: str | None, workers: int | None, image_bytes: int) -> Iterator[int]:
-    """A Ray session; yields how many trials may run at once.
+def connected(resources: Resources, image_bytes: int) -> Iterator[tuple[int, float]]:
+    """A Ray session; yields how many trials may run at once, and how much of a GPU each takes.
 
     Args:
-        address: of a running cluster (`auto` for this machine's), or None to start one here.
-        workers: trials at once; as many as there are CPU cores (or GPUs) unless given.
+        resources: what was asked for.
         image_bytes: what the object store must hold.
     """
     for name, value in QUIET.items():
@@ -34,25 +35,29 @@ def connected(address: str | None, workers: int | None, image_bytes: int) -> Ite
     import ray
 
     started = not ray.is_initialized()
-    if started and address:
-        ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)
+    if started and resources.address:
+        ray.init(address=resources.address, logging_level=logging.ERROR, log_to_driver=False)
     elif started:
         ray.init(
-            num_cpus=max(workers or 0, os.cpu_count() or 1),
+            num_cpus=max(resources.max_concurrent or 0, os.cpu_count() or 1),
             include_dashboard=False,
             logging_level=logging.ERROR,
             log_to_driver=False,
             object_store_memory=STORE_BYTES + 2 * image_bytes,
         )
     try:
-        yield workers or _at_once(ray.cluster_resources())
+        there = ray.cluster_resources()
+        gpus = resources.gpus_per_trial if resources.gpus_per_trial is not None else min(1.0, there.get("GPU", 0.0))
+        yield resources.max_concurrent or at_once(there.get("CPU", 1), there.get("GPU", 0), gpus), gpus
     finally:
         if started:
             ray.shutdown()
 
 
-def _at_once(resources: dict[str, float]) -> int:
-    return max(1, int(resources.get("GPU") or resources.get("CPU") or 1))
+def at_once(cpus: float, gpus: float, gpus_per_trial: float) -> int:
+    """How many trials fit: one per core, and no more than the GPUs can take; at least one."""
+    fit = int(gpus / gpus_per_trial) if gpus_per_trial else int(cpus)
+    return max(1, min(int(cpus), fit))
 
 
 def log_to(path: Path) -> None:

@@ -40,13 +40,13 @@ def drive(plan: Plan, resources: Resources, listener: Listener) -> dict[str, Any
         with ThreadPoolExecutor(1) as background:
             tracking = background.submit(_tracker, plan, journal, manifest)
             size = sum(split.pixels.nbytes for split in images.values())
-            with connected(resources.address, resources.max_concurrent, size) as workers:
+            with connected(resources, size) as (workers, gpus):
                 tracker = tracking.result()
                 with _closing(tracker):
                     conductor = Conductor(plan, journal, manifest, tracker, listener, _deadline(resources))
                     listener.search_started(plan, workers, journal.records)
                     try:
-                        _tune(plan, conductor, images, workers, resources.gpus_per_trial)
+                        _tune(plan, conductor, images, workers, gpus)
                     finally:
                         journal.write_tables(plan.folder)
                     if not conductor.finished:
@@ -96,12 +96,7 @@ def _closing(tracker: Tracker) -> Iterator[None]:
         raise
 
 
-def _tune(
-    plan: Plan, conductor: Conductor, images: dict[str, Images], workers: int, gpus_per_trial: float | None
-) -> None:
-    import ray
-
-    gpus = gpus_per_trial if gpus_per_trial is not None else min(1, ray.cluster_resources().get("GPU", 0))
+def _tune(plan: Plan, conductor: Conductor, images: dict[str, Images], workers: int, gpus: float) -> None:
     trainable = tune.with_resources(tune.with_parameters(Trial, images=images), {"cpu": 1, "gpu": gpus})
     tuner = tune.Tuner(
         trainable,
