@@ -292,3 +292,16 @@ def listing_table(listed: Iterable[Listed], folder: Path) -> Table:
         size = f"{found.bytes / 1e6:.1f}" if found.bytes else ""
         table.add_row(task.name, found.state, *counts, size, found.why or str(found.where or ""))
     return table
+
+
+def overview_table(rows: Iterable[Mapping[str, Any]]) -> Table:
+    """One table over several tasks, with all means named."""
+    table = Table(title="all tasks, accuracy in percent", title_justify="left", box=SIMPLE)
+    for name in ("", "winner val", "winner test", "default test", "alone test"):
+        table.add_column(name, justify="right" if name else "left", no_wrap=True)
+    for row in rows:
+        if row["row"].endswith(" mean") and row["group"]:
+            table.add_section()
+        figures = (row[figure] for figure in ("winner_val", "winner_test", "default_test", "alone_test"))
+        table.add_row(row["row"], *map(percent, figures))
+    return table

@@ -20,7 +20,7 @@ HOUSE = {
     "metrics": "pyarrow",
     "space": "yaml",
     "embedded": "numpy PIL matplotlib sklearn torch timm safetensors",
-    "data": "pyarrow torch torchvision PIL numpy sklearn",
+    "data": "pyarrow torch torchvision PIL numpy sklearn tensorflow_datasets",
     "adapters": "torch",
     "distill": "torch",
     "weights": "timm torch safetensors huggingface_hub numpy",

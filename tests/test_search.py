@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import statistics
 import subprocess
 import sys
 import time
@@ -11,10 +12,11 @@ from pathlib import Path
 import mlflow
 import pytest
 import torch
+import vtab
 from conftest import command
 
 import idat_tune
-from idat_tune import data
+from idat_tune import data, tasks
 from idat_tune.metrics import read_table
 from idat_tune.run import evaluate, to_device
 from idat_tune.tracking import PARENT, uri
@@ -209,6 +211,7 @@ def test_several_tasks_come_back_as_a_list(tmp_path):
     results = json.loads(done.stdout)
     assert [result["task"] for result in results] == ["sprites_loc", "sprites_ori"]
     assert all((tmp_path / f"both-{result['task']}" / "best").is_dir() for result in results)
+    assert (tmp_path / "both.parquet").is_file()
 
 
 def test_a_search_from_python_is_the_same_search(tmp_path):
@@ -220,3 +223,26 @@ def test_a_search_from_python_is_the_same_search(tmp_path):
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "p" / "best" / "adapter.safetensors").exists()
+
+
+def test_all_19_tasks_go_through_and_come_back_as_one_table_with_both_means(tmp_path):
+    copies, store = vtab.make(tmp_path / "copies", sizes=vtab.SEARCHABLE), tmp_path / "store"
+    done = command("data", "import", "--from", copies, "--any-size", IDAT_TUNE_DATA=str(store))
+    assert done.returncode == 0, done.stderr
+    done = command(
+        "search", "--task", "all", "--trials", 2, "--epochs", 1, "--seeds", 1, "--space", "embedded",
+        "--set", "student=glyph_base", "--out", tmp_path / "runs", "--name", "vtab", "--json",
+        IDAT_TUNE_DATA=str(store), timeout=600,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    results = json.loads(done.stdout)
+    rows = {row["row"]: row for row in read_table(tmp_path / "runs" / "vtab.parquet")}
+    named = [task.name for task in tasks.select(["all"])]
+    means = ["natural mean", "specialized mean", "structured mean", "group mean", "overall mean"]
+    assert [result["task"] for result in results] == named
+    assert list(rows) == [*named, *means]
+    tests = {task.name: rows[task.name]["winner_test"] for task in tasks.select(["all"])}
+    groups = [statistics.fmean(tests[task.name] for task in tasks.select([name])) for name in tasks.VTAB]
+    assert [rows[f"{name} mean"]["winner_test"] for name in tasks.VTAB] == pytest.approx(groups)
+    assert rows["group mean"]["winner_test"] == pytest.approx(statistics.fmean(groups))
+    assert rows["overall mean"]["winner_test"] == pytest.approx(statistics.fmean(tests.values()))

@@ -10,6 +10,7 @@ from idat_tune import tasks
 from idat_tune.tasks import Task
 
 SMALL = {"train": 24, "val": 8, "test": 16}
+SEARCHABLE = {"train": 40, "val": 16, "test": 24}  # more than a batch to train with
 LISTS = {"train": "train800", "val": "val200", "test": "test"}
 
 

@@ -61,14 +61,16 @@ def import_(
 
 
 @data_app.command()
-def verify(task: Tasks, folder: Folder = None, as_json: Json = False) -> None:
-    """Decode and check every image of imported tasks again; exit 1 if something is wrong."""
+def verify(task: Tasks = [], folder: Folder = None, as_json: Json = False) -> None:  # noqa: B006
+    """Decode and check every image of imported tasks (all of them, unless named) again; exit 1 if one is wrong."""
     from idat_tune import data, tasks
 
+    data.register_own(folder)
+    there = [found.task.name for found in data.listing(folder) if found.state in ("complete", "stand-in")]
     reports = []
-    for known in tasks.select(task):
-        with _progress(f"verifying {known.name}", as_json) as step:
-            reports.append(data.verify(known.name, folder, step))
+    for name in [known.name for known in tasks.select(task)] if task else there:
+        with _progress(f"verifying {name}", as_json) as step:
+            reports.append(data.verify(name, folder, step))
     if as_json:
         print_json([_plain(report) for report in reports])
     else:
@@ -94,7 +96,7 @@ def list_(folder: Folder = None, as_json: Json = False) -> None:
 
 
 def _show_report(report: Any) -> None:
-    for sentence in (*report.problems, *report.notes):
+    for sentence in (*report.problems, *report.findings):
         typer.echo(f"  {sentence}")
 
 

@@ -2,6 +2,7 @@
 
 import shlex
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -62,30 +63,59 @@ def search(
     ]
     resources = Resources(hours, gpus_per_trial, max_concurrent, address)
     results = []
-    for plan in plans:
-        results.append(_search(plan, resources, quiet))
+    for result in _results(plans, resources, quiet):
+        results.append(result)
         if not as_json:
-            _show(results[-1])
+            _show(result)
+    table = _overview(results, out, name) if several else None
     if as_json:
-        print_json(results if len(results) > 1 else results[0])
+        print_json(results if several else results[0])
     else:
-        typer.echo(f"compare       {program()} ui --out {out}")
+        typer.echo(f"all tasks     {table}\n" * several + f"compare       {program()} ui --out {out}")
     if any(result["winner"] is None or result["winner"]["test_accuracy"] is None for result in results):
         raise SystemExit(1)
 
 
-def _search(plan: Any, resources: Any, quiet: bool) -> dict[str, Any]:
+def _results(plans: list[Any], resources: Any, quiet: bool) -> Iterator[dict[str, Any]]:
+    """The result of each plan, with its progress on the screen meanwhile."""
     from idat_tune.screen import Progress
-    from idat_tune.search import Interrupted, run_search
+    from idat_tune.search import Interrupted, run_searches
 
-    progress = Progress(quiet)
+    shown = []
+
+    def listen(plan: Any) -> Progress:
+        shown.append(Progress(quiet))
+        return shown[-1]
+
+    running = iter(plans)
+    plan = next(running)
     try:
-        return run_search(plan, resources, progress)
+        for result in run_searches(plans, resources, listen):
+            for progress in shown:
+                progress.close()
+            yield result
+            plan = next(running, plan)
     except (Interrupted, KeyboardInterrupt):
         way_on = command_again(plan.task.name, plan.name)
         raise Interrupted(f"search '{plan.name}' was interrupted; what was finished is kept. Go on: {way_on}") from None
     finally:
-        progress.close()
+        for progress in shown:
+            progress.close()
+
+
+def _overview(results: list[dict[str, Any]], out: Path, name: str | None) -> Path:
+    """Write the table over several tasks, and show it on stderr."""
+    from rich.console import Console
+
+    from idat_tune.metrics import write_table
+    from idat_tune.screen import overview_table
+    from idat_tune.search.finish import overview
+
+    path = out / f"{name or results[0]['name'] + '-and-others'}.parquet"
+    rows = overview(results)
+    write_table(path, rows)
+    Console(stderr=True, highlight=False, soft_wrap=True).print(overview_table(rows))
+    return path
 
 
 def command_again(task: str, name: str) -> str:

@@ -48,7 +48,8 @@ def mapped(manifest: Manifest, shape: Shape, root: Path | None = None) -> tuple[
     path = _path(manifest, shape, root)
     found = _open(path, shape)
     if found is None:
-        with files.lock(path.with_suffix(".lock")):
+        with files.lock(path.parent / "build.lock"):
+            files.sweep(path.parent)
             found = _open(path, shape)  # another process may have built it meanwhile
             if found is None:
                 _build(path, manifest, shape, root)
@@ -60,8 +61,7 @@ def mapped(manifest: Manifest, shape: Shape, root: Path | None = None) -> tuple[
 def forget(name: str, root: Path | None = None) -> None:
     """Delete what is cached of a task."""
     for path in _folder(root).glob(f"{name}-*"):
-        if path.suffix != ".lock":  # another process may be waiting for it
-            path.unlink(missing_ok=True)
+        path.unlink(missing_ok=True)
 
 
 def decoded(images: Iterable[parquet.Encoded], shape: Shape) -> Iterator[np.ndarray]:

@@ -53,6 +53,25 @@ class Report:
         """Whether the images can be relied on."""
         return not self.problems
 
+    @property
+    def findings(self) -> tuple[str, ...]:
+        """What is worth knowing beside the problems, in sentences."""
+        width, height = self.mean_size
+        found = [f"images are {width:.0f} x {height:.0f} pixels in the mean", *self.notes]
+        if self.stand_in:
+            found.append("a stand-in: other numbers of images than the benchmark has, so not comparable with it")
+        if self.missing_classes:
+            found.append(f"train has no image of {_some(self.missing_classes)}")
+        if self.skipped:
+            found.append(f"{len(self.skipped)} images that could not be read were left out, such as: {self.skipped[0]}")
+        for one in self.duplicates:
+            if one.pixels:
+                found.append(
+                    f"{one.pixels} images of {one.second} are in {one.first} too ({one.bytes} as the same file), "
+                    f"{one.example} for one"
+                )
+        return tuple(found)
+
 
 @dataclass(frozen=True)
 class Image:
@@ -181,6 +200,11 @@ def _problems(
         if wrong:
             problems.append(f"{wrong[0].name} has label {wrong[0].label}, not in 0..{task.classes - 1}")
     return problems
+
+
+def _some(labels: tuple[int, ...]) -> str:
+    shown = ", ".join(map(str, labels[:10]))
+    return f"{len(labels)} classes: {shown}{', ...' if len(labels) > 10 else ''}"
 
 
 def _duplicates(first: str, a: list[Image], second: str, b: list[Image]) -> Duplicates:

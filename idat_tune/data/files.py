@@ -64,6 +64,12 @@ def disk(path: Path) -> Iterator[None]:
         raise
 
 
+def sweep(folder: Path) -> None:
+    """Delete what writers that were killed left in a folder; only for who holds the lock over all that write there."""
+    for left in folder.glob(".*.partial"):
+        left.unlink(missing_ok=True)
+
+
 def swap_in(new: Path, place: Path) -> None:
     """Move the folder `new` to `place`; what stood there is gone afterwards."""
     old = new.with_name(f"{new.name}.old")

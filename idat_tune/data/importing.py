@@ -86,6 +86,7 @@ def _store(source: Source, root: Path | None, skip_bad: int, again: bool, count:
         try:
             with files.disk(staging):
                 staging.mkdir(parents=True, exist_ok=True)
+                files.sweep(staging)
             report, manifest = _stage(source, staging, root, skip_bad, count)
             with files.disk(store.place(name, root)):
                 files.swap_in(staging, store.place(name, root))

@@ -107,13 +107,16 @@ def find(path: Path, wanted: list[str] | None = None, any_size: bool = False) ->
         name = task.name if task else _only(wanted) if folder == "." else None
         if name:
             found.setdefault(name, folder)
+    if not found:
+        raise BadInput(
+            f"no task in {path}; expected <task>/{LISTS['train']} with a folder name such as dtd "
+            "(a zip of your own images must be unpacked first)"
+        )
     here = [name for name in tasks.TASKS if name in found]
     names = here if wanted is None else [task.name for task in tasks.select(wanted)]
     for name in names:
         if name not in found:
             raise BadInput(f"no {name}/{LISTS['train']} in {path}; found there: {', '.join(here) or 'no task'}")
-    if not names:
-        raise BadInput(f"no task in {path}; expected <task>/{LISTS['train']} with a folder name such as dtd")
     return [_source(place, found[name], tasks.get(name), any_size) for name in names]
 
 

@@ -173,12 +173,15 @@ def _own(root: Path | None) -> Iterator[Task]:
     home = folder(root)
     for path in sorted(home.glob(f"*/{MANIFEST}")) if home.is_dir() else []:
         name = path.parent.name
-        if not _NAME.fullmatch(name) or (name in tasks.TASKS and tasks.TASKS[name].group != "own"):
+        builtin = tasks.find(name)
+        if not _NAME.fullmatch(name) or (builtin is not None and builtin.group != "own"):
             continue
         try:
-            yield read(name, root).task
+            found = read(name, root).task
         except BadInput:
             continue
+        if (found.name, found.group) == (name, "own"):
+            yield found
 
 
 def _missing(name: str, root: Path | None) -> BadInput:

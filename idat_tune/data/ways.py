@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from idat_tune.data import importing, prepared
+from idat_tune import tasks
+from idat_tune.data import folders, huggingface, importing, lists, official, prepared, store, tfds
 from idat_tune.data.importing import Imported, Progress
 from idat_tune.data.sources import Source
 from idat_tune.errors import BadInput, unknown
+from idat_tune.tasks import Task
 
 KINDS = ("auto", "prepared", "images", "list", "huggingface", "tfds")
 
@@ -62,7 +64,57 @@ def sources(
     """What `import_` would import, read and checked as far as that goes without decoding images."""
     if kind not in KINDS:
         raise unknown("kind of source", kind, KINDS)
-    path = Path(path).expanduser().resolve()
+    if train_images is not None and train_images < 2:
+        raise BadInput(f"{train_images} training images are too few; val takes one, so it needs two")
+    path = Path(path).expanduser().absolute()  # a link keeps its name, which says what it is
     if not path.exists():
         raise BadInput(f"{path} does not exist")
-    return prepared.find(path, names, any_size)
+    try:
+        return _sources(path, names, kind, any_size, train_images, seed)
+    except OSError as failure:
+        raise BadInput(f"{failure.filename or path} cannot be read ({failure.strerror})") from None
+
+
+def _sources(
+    path: Path, names: list[str] | None, kind: str, any_size: bool, train_images: int | None, seed: int
+) -> list[Source]:
+    kind = _recognised(path) if kind == "auto" else kind
+    if path.is_file() != (kind == "list") and not (kind == "prepared" and path.is_file()):
+        raise BadInput(f"{path} is a {'file' if path.is_file() else 'folder'}, which '{kind}' cannot be")
+    if kind == "prepared":
+        return prepared.find(path, names, any_size)
+    if kind == "tfds":
+        wanted = tasks.select(names or tfds.there(path, list(official.OFFICIAL)))
+        return [tfds.find(path, _benchmark(task.name), any_size) for task in wanted]
+    if not names or len(names) != 1:
+        raise BadInput(f"{path} becomes one task; name it with --task NAME")
+    known = tasks.find(names[0])
+    if known is not None and known.group != "own":
+        if kind != "huggingface":
+            raise BadInput(f"'{names[0]}' already names the task {known.title}; choose another name for {path}")
+        return [huggingface.find(path, _benchmark(known.name), any_size)]
+    name = store.own_name(names[0])
+    return [_OWN[kind](path, name, train_images, seed)]
+
+
+_OWN = {"images": folders.from_folder, "list": lists.from_list, "huggingface": huggingface.own_task}
+
+
+def _recognised(path: Path) -> str:
+    if path.is_file():
+        if path.suffix.lower() in (".csv", ".tsv", ".parquet"):
+            return "list"
+        if prepared.is_prepared(path):
+            return "prepared"
+        raise BadInput(f"{path} is not a zip, a CSV, a TSV or a Parquet file")
+    if prepared.is_prepared(path):
+        return "prepared"
+    if tfds.is_tfds(path):
+        return "tfds"
+    return "huggingface" if huggingface.is_huggingface(path) else "images"
+
+
+def _benchmark(name: str) -> Task:
+    if name not in official.OFFICIAL:
+        raise BadInput(f"{name} is not one of the 19 tasks of VTAB-1K, so it has no official slices")
+    return tasks.TASKS[name]

@@ -1,6 +1,6 @@
 """A search: explore with Optuna under Ray Tune, then train the winner on everything and test it once."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ from idat_tune.search.manifest import check_writable
 from idat_tune.search.plan import Plan, Resources
 from idat_tune.space import Space
 
-__all__ = ["LOG", "Interrupted", "Listener", "Plan", "Resources", "plan_search", "run_search", "search"]
+__all__ = ["LOG", "Interrupted", "Listener", "Plan", "Resources", "plan_search", "run_searches", "search"]
 
 TRIALS = 32
 
@@ -60,7 +60,8 @@ def search(
         task, space=space, trials=trials, fixed=fixed or {}, seed=seed, seeds=seeds, out=Path(out), name=name
     )
     resources = Resources(hours, gpus_per_trial, max_concurrent, address)
-    return run_search(plan, resources, listener or Listener())
+    (result,) = run_searches([plan], resources, lambda plan: listener or Listener())
+    return result
 
 
 def plan_search(
@@ -101,8 +102,23 @@ def _free_name(out: Path, task: str) -> str:
     return next(name for number in range(1, 10**9) if not (out / (name := f"{task}-{number}")).exists())
 
 
-def run_search(plan: Plan, resources: Resources, listener: Listener) -> dict[str, Any]:
-    """Carry out a plan, or go on with it where it was left; returns what `search` returns."""
+def run_searches(
+    plans: Sequence[Plan], resources: Resources, listen: Callable[[Plan], Listener]
+) -> Iterator[dict[str, Any]]:
+    """Carry out plans one after the other, or go on with them where they were left.
+
+    Args:
+        plans: of `plan_search`; they share one Ray session.
+        resources: where and how long they may run.
+        listen: who hears of a plan's trials.
+
+    Yields:
+        For each plan what `search` returns.
+
+    Raises:
+        BadInput: a folder is in use, or holds a search that was begun otherwise.
+        Interrupted: by Ctrl-C; the same call resumes.
+    """
     from idat_tune.search.driver import drive  # Ray is imported no sooner than a plan stands
 
-    return drive(plan, resources, listener)
+    yield from drive(plans, resources, listen)

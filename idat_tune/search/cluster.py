@@ -3,8 +3,6 @@
 import logging
 import os
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from idat_tune.search.plan import Resources
@@ -19,39 +17,41 @@ QUIET = {
     "RAY_DEDUP_LOGS": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
 }
-STORE_BYTES = 256_000_000  # of the object store, beside the images
+STORE_BYTES = 1_000_000_000  # of the object store on this machine; a task's images at 224 pixels take 150 MB
 
 
-@contextmanager
-def connected(resources: Resources, image_bytes: int) -> Iterator[tuple[int, float]]:
-    """A Ray session; yields how many trials may run at once, and how much of a GPU each takes.
+class Session:
+    """Ray for one search after another: started for the first, ended after the last."""
 
-    Args:
-        resources: what was asked for.
-        image_bytes: what the object store must hold.
-    """
-    for name, value in QUIET.items():
-        os.environ.setdefault(name, value)
-    import ray
+    def __init__(self, resources: Resources):
+        self.resources = resources
+        self._ours = False  # started here, so ended here
 
-    started = not ray.is_initialized()
-    if started and resources.address:
-        ray.init(address=resources.address, logging_level=logging.ERROR, log_to_driver=False)
-    elif started:
-        ray.init(
-            num_cpus=max(resources.max_concurrent or 0, os.cpu_count() or 1),
-            include_dashboard=False,
-            logging_level=logging.ERROR,
-            log_to_driver=False,
-            object_store_memory=STORE_BYTES + 2 * image_bytes,
-        )
-    try:
-        there = ray.cluster_resources()
-        gpus = resources.gpus_per_trial if resources.gpus_per_trial is not None else min(1.0, there.get("GPU", 0.0))
-        yield resources.max_concurrent or at_once(there.get("CPU", 1), there.get("GPU", 0), gpus), gpus
-    finally:
-        if started:
+    def start(self) -> tuple[int, float]:
+        """Connect, or start Ray on this machine; how many trials may run at once, and how much of a GPU each takes."""
+        for name, value in QUIET.items():
+            os.environ.setdefault(name, value)
+        import ray
+
+        if not ray.is_initialized():
+            self._ours = True
+            quietly = {"logging_level": logging.ERROR, "log_to_driver": False}
+            if self.resources.address:
+                ray.init(address=self.resources.address, **quietly)
+            else:
+                cpus = max(self.resources.max_concurrent or 0, os.cpu_count() or 1)
+                ray.init(num_cpus=cpus, include_dashboard=False, object_store_memory=STORE_BYTES, **quietly)
+        there, asked = ray.cluster_resources(), self.resources.gpus_per_trial
+        gpus = asked if asked is not None else min(1.0, there.get("GPU", 0.0))
+        return self.resources.max_concurrent or at_once(there.get("CPU", 1), there.get("GPU", 0), gpus), gpus
+
+    def close(self) -> None:
+        """End what was started here."""
+        if self._ours:
+            import ray
+
             ray.shutdown()
+            self._ours = False
 
 
 def at_once(cpus: float, gpus: float, gpus_per_trial: float) -> int:

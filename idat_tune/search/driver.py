@@ -3,7 +3,7 @@
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
@@ -14,7 +14,7 @@ from idat_tune import data, model
 from idat_tune.data import Images
 from idat_tune.journal import Journal
 from idat_tune.search import finish
-from idat_tune.search.cluster import connected, log_to, remove_tune_files
+from idat_tune.search.cluster import Session, log_to, remove_tune_files
 from idat_tune.search.conductor import Conductor
 from idat_tune.search.listener import LOG, Interrupted, Listener
 from idat_tune.search.manifest import Manifest, locked
@@ -25,33 +25,41 @@ from idat_tune.trial import Trial
 MANY = 1_000_000  # the conductor, not Tune, says when there are no more trials
 
 
-def drive(plan: Plan, resources: Resources, listener: Listener) -> dict[str, Any]:
-    """Carry out a plan from where its journal ends; see `search`."""
+def drive(plans: Iterable[Plan], resources: Resources, listen: Callable[[Plan], Listener]) -> Iterator[dict[str, Any]]:
+    """Carry out plans one after the other, each from where its journal ends; yields the result of each."""
+    session = Session(resources)
+    try:
+        for plan in plans:
+            with locked(plan.folder):
+                manifest = Manifest(plan, data.content_hash(plan.task.name))
+                known = manifest.content["result"]
+                yield known if known is not None else _search(plan, resources, session, manifest, listen(plan))
+    finally:
+        session.close()
+
+
+def _search(
+    plan: Plan, resources: Resources, session: Session, manifest: Manifest, listener: Listener
+) -> dict[str, Any]:
     began = time.perf_counter()
-    with locked(plan.folder):
-        manifest = Manifest(plan, data.content_hash(plan.task.name))
-        if manifest.content["result"] is not None:
-            return manifest.content["result"]
-        listener.search_opened(plan)
-        log_to(plan.folder / LOG)
-        journal = Journal(plan.folder / "journal.jsonl")
-        images = _images(plan)
-        # A new tracking store takes seconds to lay out, and so does Ray to start: both at once.
-        with ThreadPoolExecutor(1) as background:
-            tracking = background.submit(_tracker, plan, journal, manifest)
-            size = sum(split.pixels.nbytes for split in images.values())
-            with connected(resources, size) as (workers, gpus):
-                tracker = tracking.result()
-                with _closing(tracker):
-                    conductor = Conductor(plan, journal, manifest, tracker, listener, _deadline(resources))
-                    listener.search_started(plan, workers, journal.records)
-                    try:
-                        _tune(plan, conductor, images, workers, gpus)
-                    finally:
-                        journal.write_tables(plan.folder)
-                    if not conductor.finished:
-                        raise Interrupted(f"search '{plan.name}' was interrupted; what was finished is kept")
-                    return _gather(plan, journal, manifest, tracker, time.perf_counter() - began)
+    listener.search_opened(plan)
+    log_to(plan.folder / LOG)
+    journal = Journal(plan.folder / "journal.jsonl")
+    # A new tracking store takes seconds to lay out, and so does Ray to start: both at once.
+    with ThreadPoolExecutor(1) as background:
+        tracking = background.submit(_tracker, plan, journal, manifest)
+        workers, gpus = session.start()
+        tracker = tracking.result()
+    with _closing(tracker):
+        conductor = Conductor(plan, journal, manifest, tracker, listener, _deadline(resources))
+        listener.search_started(plan, workers, journal.records)
+        try:
+            _tune(plan, conductor, workers, gpus)
+        finally:
+            journal.write_tables(plan.folder)
+        if not conductor.finished:
+            raise Interrupted(f"search '{plan.name}' was interrupted; what was finished is kept")
+        return _gather(plan, journal, manifest, tracker, time.perf_counter() - began)
 
 
 def _deadline(resources: Resources) -> float | None:
@@ -96,8 +104,8 @@ def _closing(tracker: Tracker) -> Iterator[None]:
         raise
 
 
-def _tune(plan: Plan, conductor: Conductor, images: dict[str, Images], workers: int, gpus: float) -> None:
-    trainable = tune.with_resources(tune.with_parameters(Trial, images=images), {"cpu": 1, "gpu": gpus})
+def _tune(plan: Plan, conductor: Conductor, workers: int, gpus: float) -> None:
+    trainable = tune.with_resources(tune.with_parameters(Trial, images=_images(plan)), {"cpu": 1, "gpu": gpus})
     tuner = tune.Tuner(
         trainable,
         tune_config=tune.TuneConfig(

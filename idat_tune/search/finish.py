@@ -7,7 +7,7 @@ from typing import Any
 
 from safetensors.torch import load_file
 
-from idat_tune import export
+from idat_tune import export, tasks
 from idat_tune.config import RunConfig
 from idat_tune.journal import COMPLETE, EXPLORE, FAILED, FINAL, STOPPED, Journal, TrialRecord
 from idat_tune.search.conductor import trained_file
@@ -143,3 +143,41 @@ def export_winner(plan: Plan, journal: Journal, manifest: Manifest) -> bool:
     state = load_file(trained_file(plan, record.id))
     export.save(plan.folder / BEST, RunConfig.from_flat(record.config), state, metrics)
     return True
+
+
+def overview(results: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """One table over several tasks: a row each, then the means of every group, of the groups, and of all tasks.
+
+    Papers print either of the last two, and they differ by points; both are named. A mean is None unless every task
+    in it has the figure. Accuracies are fractions.
+    """
+    rows = [_task_row(result) for result in results]
+    groups = list(dict.fromkeys(row["group"] for row in rows))
+    means = [_mean_row(f"{group} mean", group, [row for row in rows if row["group"] == group]) for group in groups]
+    return [*rows, *means, _mean_row("group mean", "", means), _mean_row("overall mean", "", rows)]
+
+
+FIGURES = ("winner_val", "winner_test", "default_test", "alone_test")
+
+
+def _task_row(result: Mapping[str, Any]) -> dict[str, Any]:
+    def test(found: Mapping[str, Any] | None) -> float | None:
+        return found["test_accuracy"]["mean"] if found and found["test_accuracy"] else None
+
+    return {
+        "row": result["task"],
+        "group": tasks.get(result["task"]).group,
+        "winner_val": result["winner"] and result["winner"]["val_accuracy"],
+        "winner_test": test(result["winner"]),
+        "default_test": test(result["arms"].get(DEFAULT)),
+        "alone_test": test(result["arms"].get(ALONE)),
+        "search": result["name"],
+    }
+
+
+def _mean_row(name: str, group: str, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    means = {}
+    for figure in FIGURES:
+        values = [row[figure] for row in rows]
+        means[figure] = None if None in values else statistics.fmean(values)
+    return {"row": name, "group": group, **means, "search": None}
