@@ -41,6 +41,16 @@ def test_training_moves_all_that_trains_and_not_a_byte_of_the_rest(kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_learns_in_bf16_as_in_fp32(kind):
+    losses = {}
+    for precision in ("fp32", "bf16"):
+        config = glyphs(adapter__kind=kind, adapter__scale=1.0, precision=precision, optim__warmup_epochs=0)
+        losses[precision] = [epoch.train_loss for epoch in run(config, noise(32))]
+    assert losses["bf16"] == pytest.approx(losses["fp32"], rel=0.02)
+    assert losses["bf16"] != losses["fp32"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_student_needs_no_teacher_after_training(kind):
     training = run(glyphs(adapter__kind=kind), noise())
     list(training)

@@ -6,12 +6,12 @@ import torch
 from torch import Generator, nn
 
 from idat_tune import kinds
-from idat_tune.adapters import weights
+from idat_tune.adapters import operations
 from idat_tune.adapters.blocks import AdaptedBlock, Site, block_lists, blocks_of, check_blocks, width_of
 from idat_tune.adapters.bottleneck import AdaptFormer, Parallel, ParallelShared, Sequential
 from idat_tune.adapters.convpass import Convpass
+from idat_tune.adapters.operations import INIT_STD, merge
 from idat_tune.adapters.prompts import VptDeep
-from idat_tune.adapters.weights import INIT_STD, merge
 from idat_tune.config import AdapterConfig
 from idat_tune.errors import BadInput
 
@@ -34,14 +34,14 @@ INSERT: dict[str, Insert] = {
     "sequential": _around_every_block(Sequential),
     "parallel": _around_every_block(Parallel),
     "parallel_shared": _around_every_block(ParallelShared),
-    "linear": weights.linear,
-    "full": weights.full,
-    "bitfit": weights.bitfit,
-    "lora": weights.lora,
-    "ssf": weights.ssf,
+    "linear": operations.linear,
+    "full": operations.full,
+    "bitfit": operations.bitfit,
+    "lora": operations.lora,
+    "ssf": operations.ssf,
     "vpt_deep": _around_every_block(VptDeep),
     "adaptformer": _around_every_block(AdaptFormer),
-    "repadapter": weights.repadapter,
+    "repadapter": operations.repadapter,
     "convpass": _around_every_block(Convpass),
 }
 

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
 from idat_tune.adapters.blocks import AdaptedBlock, Site, attention_branch, mlp_branch
-from idat_tune.adapters.weights import INIT_STD
+from idat_tune.adapters.operations import INIT_STD
 from idat_tune.config import AdapterConfig
 
 

@@ -1,4 +1,4 @@
-"""Kinds without a block of their own: they train, or add to, the weights that are there."""
+"""Kinds without a block of their own: they train, or add to, the operations that are there."""
 
 # O outputs, D inputs of a linear layer, H hidden, G groups; `...` batch and tokens
 
