@@ -51,6 +51,12 @@ def check(name: str) -> str:
     return name
 
 
+def family(name: str) -> str:
+    """`swin` for a Swin transformer, else `vit`."""
+    plain = name.removeprefix(RANDOM)
+    return "swin" if plain.startswith("swin") else "vit"
+
+
 def default_teacher(student: str) -> str:
     """The teacher that goes with a student unless another is named; a timm name that we do not list teaches itself."""
     known = BACKBONES.get(student)

@@ -10,6 +10,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from idat_tune import backbones, tasks
 from idat_tune.backbones import NO_TEACHER
 from idat_tune.errors import BadInput, unknown
+from idat_tune.kinds import KINDS
+
+COOLDOWN_EPOCHS = 10  # that the paper's protocol runs at the minimal learning rate, after the nominal ones
 
 
 class _Frozen(BaseModel):
@@ -17,22 +20,41 @@ class _Frozen(BaseModel):
 
 
 class AdapterConfig(_Frozen):
-    """The trainable module in every block, alike in student and teacher."""
+    """What trains beside the head, alike in student and teacher; `kinds.KINDS` says which kind uses what."""
 
-    kind: Literal["sequential", "parallel", "parallel_shared"] = "sequential"
-    hidden_dim: int = Field(4, ge=1, description="width of the bottleneck")
-    scale: float = Field(0.1, ge=0, description="factor on the branch of the parallel kinds; sequential has none")
+    kind: str = "sequential"
+    hidden_dim: int = Field(4, ge=1, description="width of the bottleneck, rank of lora, prompts of vpt_deep")
+    scale: float = Field(0.1, ge=0, description="factor on the branch; for lora it is alpha / rank")
     init: Literal["trunc_normal", "zero_up"] = "trunc_normal"
+
+    @field_validator("kind", mode="before")
+    @classmethod
+    def _known_kind(cls, name: object) -> object:
+        if name not in KINDS:
+            raise unknown("adapter.kind", name, KINDS)
+        return name
+
+    @model_validator(mode="after")
+    def _even(self) -> Self:
+        if KINDS[self.kind].hidden_even and self.hidden_dim % 2:
+            raise BadInput(
+                f"adapter.hidden_dim cannot be {self.hidden_dim}: {self.kind} splits it into 2 groups; make it even"
+            )
+        return self
 
 
 class DistillConfig(_Frozen):
     """How the teacher's logits pull the student's, and the student's the teacher's."""
 
-    loss: Literal["kl", "mse", "mae", "cos"] = "kl"
+    loss: Literal["kl", "mse", "mae", "cos", "feature"] = "kl"
+    direction: Literal["teacher_student", "student_teacher"] = Field(
+        "teacher_student", description="of kl: KL(teacher || student), as released, or the other way round"
+    )
     temperature: float = Field(5.0, gt=0, description="softens both distributions; only kl uses it")
     weight: float = Field(1.0, ge=0, description="lambda, the factor on the distillation loss")
     square_temperature: bool = Field(False, description="multiply kl by T squared; off in the released code")
     detach_teacher: bool = Field(False, description="let the teacher learn from its labels alone")
+    stop_epoch: int = Field(0, ge=0, description="first epoch without distillation; 0 keeps it to the end")
 
 
 class OptimConfig(_Frozen):
@@ -70,6 +92,9 @@ class RunConfig(_Frozen):
     seed: int = Field(0, ge=0, lt=2**31)
     precision: Literal["auto", "bf16", "fp32"] = Field("auto", description="auto: bf16 on CUDA, else fp32")
     device: str = Field("auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")
+    protocol: Literal["clean", "paper"] = Field(
+        "clean", description="paper: 10 more epochs, all images, best epoch on test"
+    )
 
     @field_validator("task")
     @classmethod
@@ -92,6 +117,25 @@ class RunConfig(_Frozen):
             raise BadInput(
                 f"optim.warmup_epochs {self.optim.warmup_epochs} leaves none of {self.epochs} epochs to train in; "
                 "lower it or raise epochs"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        kind = KINDS[self.adapter.kind]
+        for role, name in (("student", self.student), ("teacher", self.teacher)):
+            if name != NO_TEACHER and backbones.family(name) not in kind.families:
+                can = [other for other, known in KINDS.items() if backbones.family(name) in known.families]
+                raise BadInput(
+                    f"adapter.kind {self.adapter.kind} cannot sit in {role} {name}; what can: {', '.join(can)}"
+                )
+        if self.alone and self.distill.loss == "feature":
+            raise BadInput("distill.loss feature needs a teacher, and teacher is none; name one or take another loss")
+        ours, theirs = backbones.family(self.student), backbones.family(self.teacher)
+        if self.distill.loss == "feature" and ours != theirs:
+            raise BadInput(
+                f"distill.loss feature compares tokens, and a {ours} has others than a {theirs}; take a teacher like "
+                f"student {self.student}, or another loss"
             )
         return self
 
@@ -141,6 +185,26 @@ class RunConfig(_Frozen):
     def updated(self, changes: Mapping[str, Any]) -> Self:
         """A copy with some dotted keys changed; raises BadInput as `from_flat` does."""
         return self.from_flat({**self.flat(), **changes})
+
+    def without_teacher(self) -> Self:
+        """A copy that trains the adapter alone."""
+        loss = {"distill.loss": "kl"} if self.distill.loss == "feature" else {}
+        return self.updated({"teacher": NO_TEACHER, **loss})
+
+    @property
+    def selected_on_test(self) -> bool:
+        """Whether its result was chosen by looking at the test split, as the paper's protocol does."""
+        return self.protocol == "paper"
+
+    @property
+    def total_epochs(self) -> int:
+        """Epochs that are run: the nominal ones and, under the paper's protocol, its cool-down."""
+        return self.epochs + (COOLDOWN_EPOCHS if self.protocol == "paper" else 0)
+
+    def distill_weight(self, epoch: int) -> float:
+        """Lambda of an epoch, counted from 0; where it is 0 no distillation is computed."""
+        stopped = self.alone or 0 < self.distill.stop_epoch <= epoch
+        return 0.0 if stopped else self.distill.weight
 
     @property
     def classes(self) -> int:

@@ -21,33 +21,54 @@ def describe(config: RunConfig, classes: int | None = None) -> dict[str, Any]:
         classes: outputs of the heads; those of the config's task unless given.
 
     Returns:
-        `student` and `teacher` (None where there is none), each with `backbone`, `trainable_params`,
-        `adapter_params`, `head_params`; `trainable_params` of both together; `gflop_per_image` with `forward` and
-        `backward` (1e9 floating-point operations, a multiplication and an addition counting two); `memory_gb`
-        (1e9 bytes: weights, optimizer, and activations saved for one batch, in fp32).
+        What `parameters` returns, and `gflop_per_image` with `forward` and `backward` (1e9 floating-point
+        operations, a multiplication and an addition counting two) and `memory_gb` (1e9 bytes: weights, optimizer,
+        and activations saved for one batch, in fp32).
 
     Raises:
         BadInput: a model cannot be built.
     """
-    classes = classes or config.classes
-    student = _shapes(config.student, classes, config)
-    teacher = None if config.alone else _shapes(config.teacher, classes, config)
-    models = [model for model in (student, teacher) if model is not None]
-    flops = [_flops(model) for model in models]
+    models = _models(config, classes or config.classes)
+    there = [model for model in models.values() if model is not None]
+    flops = [_flops(model) for model in there]
     return {
-        "student": _parameters(config.student, student),
-        "teacher": None if teacher is None else _parameters(config.teacher, teacher),
-        "trainable_params": sum(model.trainable_params() for model in models),
+        **_counted(config, models),
         "gflop_per_image": {
             "forward": sum(forward for forward, _ in flops) / 1e9,
             "backward": sum(backward for _, backward in flops) / 1e9,
         },
-        "memory_gb": sum(_memory(model, config.batch_size) for model in models) / 1e9,
+        "memory_gb": sum(_memory(model, config.batch_size) for model in there) / 1e9,
     }
 
 
-def _shapes(name: str, classes: int, config: RunConfig) -> AdaptedModel:
-    """The model without its values: nothing is loaded and nothing computed."""
+def parameters(config: RunConfig, classes: int | None = None) -> dict[str, Any]:
+    """What trains, as the paper's Tables 6 to 8 count it; from models without weights.
+
+    Returns:
+        `student` and `teacher` (None where there is none), each with `backbone`, `trainable_params`,
+        `adapter_params`, `head_params`; `trainable_params` of both together.
+
+    Raises:
+        BadInput: a model cannot be built.
+    """
+    return _counted(config, _models(config, classes or config.classes))
+
+
+def _models(config: RunConfig, classes: int) -> dict[str, AdaptedModel | None]:
+    return {
+        "student": shapes(config.student, classes, config),
+        "teacher": None if config.alone else shapes(config.teacher, classes, config),
+    }
+
+
+def _counted(config: RunConfig, models: dict[str, AdaptedModel | None]) -> dict[str, Any]:
+    names = {"student": config.student, "teacher": config.teacher}
+    found = {role: model and _parameters(names[role], model) for role, model in models.items()}
+    return {**found, "trainable_params": sum(one["trainable_params"] for one in found.values() if one)}
+
+
+def shapes(name: str, classes: int, config: RunConfig) -> AdaptedModel:
+    """A student or teacher without its values: nothing is loaded and nothing computed."""
     plain = name.removeprefix(RANDOM)
     with torch.device("meta"):
         model = build(RANDOM + plain, classes, config, seed=None)

@@ -1,51 +1,119 @@
 """The distillation losses: how far the student's logits are from the teacher's."""
 
-# B batch, C classes
+# B batch, C classes, D width; `...` batch and tokens
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from math import gcd
 
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Generator, Tensor, nn
 
 from idat_tune.config import DistillConfig
+from idat_tune.errors import BadInput
 
 
-def kl(student_BC: Tensor, teacher_BC: Tensor, temperature: float) -> Tensor:
-    """KL(teacher || student) of both softmaxes at `temperature`, summed over classes, mean over the batch.
+def kl(student_BC: Tensor, teacher_BC: Tensor, config: DistillConfig) -> Tensor:
+    """KL(teacher || student) of both softmaxes at temperature T, summed over classes, mean over the batch.
 
-    As in the released code; the paper's equation leaves the student's weight un-tempered. Written on
+    As in the released code; the paper's equation leaves the student's weight un-tempered. Direction
+    `student_teacher` gives KL(student || teacher); `square_temperature` multiplies by T squared. Written on
     log-probabilities, so that it stays finite for any finite logits.
     """
-    student = F.log_softmax(student_BC / temperature, dim=-1)
-    teacher = F.log_softmax(teacher_BC / temperature, dim=-1)
-    return F.kl_div(student, teacher, reduction="batchmean", log_target=True)
+    student = F.log_softmax(student_BC / config.temperature, dim=-1)
+    teacher = F.log_softmax(teacher_BC / config.temperature, dim=-1)
+    from_, to = (teacher, student) if config.direction == "teacher_student" else (student, teacher)
+    loss = F.kl_div(to, from_, reduction="batchmean", log_target=True)
+    return loss * config.temperature**2 if config.square_temperature else loss
 
 
-def mse(student_BC: Tensor, teacher_BC: Tensor, temperature: float) -> Tensor:
+def mse(student_BC: Tensor, teacher_BC: Tensor, config: DistillConfig) -> Tensor:
     """Mean squared difference of the raw logits over batch and classes; no temperature."""
     return F.mse_loss(student_BC, teacher_BC)
 
 
-def mae(student_BC: Tensor, teacher_BC: Tensor, temperature: float) -> Tensor:
+def mae(student_BC: Tensor, teacher_BC: Tensor, config: DistillConfig) -> Tensor:
     """Mean absolute difference of the raw logits over batch and classes (Table 4); no temperature."""
     return F.l1_loss(student_BC, teacher_BC)
 
 
-def cos(student_BC: Tensor, teacher_BC: Tensor, temperature: float) -> Tensor:
+def cos(student_BC: Tensor, teacher_BC: Tensor, config: DistillConfig) -> Tensor:
     """One minus the cosine of the angle between the logit vectors, mean over the batch (Table 4)."""
-    return 1 - F.cosine_similarity(student_BC, teacher_BC, dim=-1).mean()
+    # Normalised twice: a product of two large lengths would overflow.
+    student, teacher = (_direction(logits_BC) for logits_BC in (student_BC, teacher_BC))
+    return 1 - (student * teacher).sum(dim=-1).mean()
 
 
-LOSSES: dict[str, Callable[[Tensor, Tensor, float], Tensor]] = {"kl": kl, "mse": mse, "mae": mae, "cos": cos}
+def _direction(logits_BC: Tensor) -> Tensor:
+    largest_B1 = logits_BC.detach().abs().amax(dim=-1, keepdim=True).clamp_min(1e-30)
+    return F.normalize(logits_BC / largest_B1, dim=-1)
+
+
+LOSSES: dict[str, Callable[[Tensor, Tensor, DistillConfig], Tensor]] = {"kl": kl, "mse": mse, "mae": mae, "cos": cos}
 
 
 def distillation(student_BC: Tensor, teacher_BC: Tensor, config: DistillConfig) -> Tensor:
-    """The configured loss, a scalar, before the weight lambda.
+    """The configured loss on logits, a scalar, before the weight lambda.
 
     Not detached unless asked: in the released code the teacher learns from the student too.
+
+    Raises:
+        BadInput: the two have logits of different shape.
     """
-    teacher = teacher_BC.detach() if config.detach_teacher else teacher_BC
-    loss = LOSSES[config.loss](student_BC.float(), teacher.float(), config.temperature)
-    if config.square_temperature and config.loss == "kl":
-        loss = loss * config.temperature**2
-    return loss
+    if student_BC.shape != teacher_BC.shape:
+        raise BadInput(
+            f"the teacher has {teacher_BC.shape[-1]} classes and the student {student_BC.shape[-1]}; "
+            "distillation needs two heads for the same classes"
+        )
+    teacher_BC = teacher_BC.detach() if config.detach_teacher else teacher_BC
+    return LOSSES[config.loss](student_BC.float(), teacher_BC.float(), config)
+
+
+class Bridge(nn.Module):
+    """Feature distillation as in FitNets (Table 5): block outputs of the student against those of the teacher.
+
+    Each of the teacher's is taken to the student's width by a linear map of its own, which trains along and is not
+    part of the student. Where depths differ, equally spaced blocks are paired: every second of 24 with each of 12.
+    """
+
+    def __init__(
+        self, student_widths: Sequence[int], teacher_widths: Sequence[int], generator: Generator | None = None
+    ):
+        """Widths (D) of all blocks, first to last; initial values are drawn from `generator`."""
+        super().__init__()
+        pairs = gcd(len(student_widths), len(teacher_widths))
+        self.student_blocks = spaced(len(student_widths), pairs)
+        self.teacher_blocks = spaced(len(teacher_widths), pairs)
+        self.maps = nn.ModuleList(
+            nn.Linear(teacher_widths[theirs], student_widths[ours])
+            for ours, theirs in zip(self.student_blocks, self.teacher_blocks, strict=True)
+        )
+        for layer in self.maps:
+            assert isinstance(layer, nn.Linear)
+            nn.init.xavier_uniform_(layer.weight, generator=generator)
+            nn.init.zeros_(layer.bias)
+
+    def forward(self, student: Sequence[Tensor], teacher: Sequence[Tensor], detach_teacher: bool) -> Tensor:
+        """Mean squared difference, averaged over the pairs; features (..., D) in the order of the pairs.
+
+        Raises:
+            BadInput: the two cut images into different tokens.
+        """
+        total = student[0].new_zeros((), dtype=student[0].float().dtype)
+        for ours, theirs, layer in zip(student, teacher, self.maps, strict=True):
+            if ours.shape[:-1] != theirs.shape[:-1]:
+                raise BadInput(
+                    f"distill.loss feature compares tokens, but the student has {_tokens(ours)} where the teacher has "
+                    f"{_tokens(theirs)}; take a teacher with the same patches, or another loss"
+                )
+            theirs = theirs.detach() if detach_teacher else theirs
+            total = total + F.mse_loss(ours.float(), layer(theirs).float())
+        return total / len(self.maps)
+
+
+def spaced(depth: int, count: int) -> tuple[int, ...]:
+    """Equally spaced blocks of `depth`, counted from 0 and ending with the last."""
+    return tuple(depth // count * (index + 1) - 1 for index in range(count))
+
+
+def _tokens(features: Tensor) -> str:
+    return "x".join(map(str, features.shape[1:-1]))

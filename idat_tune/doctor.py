@@ -102,6 +102,9 @@ def _vtab() -> Iterator[Finding]:
 def _weights(name: str) -> Finding:
     from idat_tune import model
 
-    path = model.cached_weights(name)
-    remedy = "downloaded when first used; without network copy a Hugging Face cache here and set HF_HOME"
+    remedy = "downloaded when first used; without network name a folder with the file in IDAT_TUNE_WEIGHTS"
+    try:
+        path = model.cached_weights(name)
+    except BadInput as failure:
+        return Finding(f"weights {name}", False, str(failure), remedy, needed=False)
     return Finding(f"weights {name}", path is not None, str(path or "not in the cache"), remedy, needed=False)

@@ -15,8 +15,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from idat_tune import data, tasks
+from idat_tune.backbones import RANDOM
 from idat_tune.config import RunConfig
 from idat_tune.errors import BadInput
+from idat_tune.kinds import KINDS
 from idat_tune.model import AdaptedModel, build
 from idat_tune.tasks import Task
 
@@ -63,7 +65,8 @@ def save(folder: Path, config: RunConfig, state: Mapping[str, Tensor], metrics: 
     Args:
         folder: where to; its parent must exist.
         config: the run that trained it.
-        state: adapters and head, as `AdaptedModel.trained_state` gives them; the backbone is not copied.
+        state: what was trained, as `AdaptedModel.trained_state` gives it: adapters and head. The backbone is not
+            copied, unless it trained as a whole (adapter.kind full).
         metrics: what is known of it, plain values; `test_accuracy` among them where it was measured.
     """
     partial_folder = folder.with_name(f".{folder.name}.partial")
@@ -90,10 +93,9 @@ def _card(name: str, config: RunConfig, metrics: Mapping[str, Any]) -> str:
     lines = [
         f"# {name}: {config.student} adapted to {tasks.get(config.task).title}",
         "",
-        f"A frozen `{config.student}` with {config.adapter.kind} adapters (hidden dimension "
-        f"{config.adapter.hidden_dim}), trained {taught} by idat-tune. `adapter.safetensors` holds the adapters "
-        "and the head; the backbone comes from its own source.",
+        f"{_what_trained(config)}, trained {taught} by idat-tune. {_what_it_holds(config)}",
         "",
+        *(_SELECTED_ON_TEST if config.selected_on_test else []),
         "```python",
         "import idat_tune",
         "from PIL import Image",
@@ -110,8 +112,40 @@ def _card(name: str, config: RunConfig, metrics: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def load(folder: str | Path, device: str = "cpu") -> Student:
+_SELECTED_ON_TEST = [
+    "**Selected on test**: of all epochs the one with the best test accuracy was kept, as in the paper's protocol. "
+    "Its test accuracy is no estimate of what new images give.",
+    "",
+]
+
+
+def _what_trained(config: RunConfig) -> str:
+    if config.adapter.kind == "full":
+        return f"A `{config.student}`, all of it"
+    if config.adapter.kind == "linear":
+        return f"A linear head on a frozen `{config.student}`"
+    hidden = (
+        f" (hidden dimension {config.adapter.hidden_dim})"
+        if "adapter.hidden_dim" in KINDS[config.adapter.kind].uses
+        else ""
+    )
+    return f"A frozen `{config.student}` with {config.adapter.kind} adapters{hidden}"
+
+
+def _what_it_holds(config: RunConfig) -> str:
+    if config.adapter.kind == "full":
+        return "`adapter.safetensors` holds the whole backbone and the head."
+    return "`adapter.safetensors` holds the adapters and the head; the backbone comes from its own source."
+
+
+def load(folder: str | Path, device: str = "cpu", merge: bool = False) -> Student:
     """The student of an export folder, in eval mode, with its transform, labels, config and metrics.
+
+    Args:
+        folder: as `save` wrote it.
+        device: where the student goes.
+        merge: fold the adapters into the backbone's weights, so that the student costs what the backbone costs; its
+            logits then differ by rounding (below 1e-5) from those that were tested. For kinds that can (`kinds.KINDS`).
 
     Raises:
         BadInput: a file is missing or damaged, or the tensors do not fit the config; names it.
@@ -131,11 +165,16 @@ def load(folder: str | Path, device: str = "cpu") -> Student:
         state = load_file(folder / "adapter.safetensors")
     except (SafetensorError, OSError) as failure:
         raise BadInput(f"{folder / 'adapter.safetensors'} is damaged: {failure}; export it again") from None
-    model = build(config.student, len(labels), config, seed=0)
+    # Where everything was trained, the file holds everything: no pretrained weights are needed.
+    whole = config.adapter.kind == "full"
+    backbone = RANDOM + config.student.removeprefix(RANDOM) if whole else config.student
+    model = build(backbone, len(labels), config, seed=0)
     try:
         model.load_trained_state(state)
     except BadInput as failure:
         raise BadInput(f"{folder / 'adapter.safetensors'}: {failure}") from None
+    if merge:
+        model.merge(config.adapter.kind)
     return Student(model, config, labels, metrics).to(device)
 
 

@@ -16,7 +16,7 @@ class EpochMetrics:
     train_loss: float  # mean over steps of what was minimised
     train_ce_student: float
     train_ce_teacher: float | None  # None where the student learns alone
-    train_distill: float | None  # before the weight lambda
+    train_distill: float | None  # before the weight lambda; None where that is 0
     val_accuracy: float | None  # fraction of the val split that the student gets right
     val_loss: float | None  # the student's mean cross-entropy on the val split
     val_teacher_accuracy: float | None

@@ -2,7 +2,7 @@
 
 # B batch, H W pixels, C classes
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -11,10 +11,11 @@ from typing import Any
 import torch
 from torch import Generator, Tensor, nn
 
-from idat_tune import adapters, embedded
+from idat_tune import adapters, embedded, weights
 from idat_tune.backbones import BACKBONES, EMBEDDED, RANDOM
 from idat_tune.config import RunConfig
 from idat_tune.errors import BadInput, unknown
+from idat_tune.kinds import KINDS
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,38 @@ class AdaptedModel(nn.Module):
     def forward(self, pixels: Tensor) -> Tensor:
         """Logits (B, C) of pixels (B, channels, H, W) in 0..255, as bytes or floats; normalises them itself."""
         return self.backbone((pixels.float() - self.shift) * self.factor)
+
+    def with_features(self, pixels: Tensor, blocks: Sequence[int]) -> tuple[Tensor, list[Tensor]]:
+        """Logits as of `forward`, and the outputs of some blocks, counted from 0: (B, T, D), of a Swin (B, R, C, D)."""
+        all_blocks, kept = adapters.blocks_of(self.backbone), {}
+
+        def keep(block: nn.Module, _: Any, output: Tensor) -> None:
+            kept[block] = output
+
+        hooks = [all_blocks[index].register_forward_hook(keep) for index in blocks]
+        try:
+            logits_BC = self(pixels)
+        finally:
+            for hook in hooks:
+                hook.remove()
+        return logits_BC, [kept[all_blocks[index]] for index in blocks]
+
+    def block_widths(self) -> list[int]:
+        """D of every block, first to last."""
+        return [adapters.width_of(block) for block in adapters.blocks_of(self.backbone)]
+
+    def merge(self, kind: str) -> None:
+        """Fold what adapters of this kind learnt into the backbone's weights: the same logits at the backbone's cost.
+
+        Afterwards the model cannot be trained on. Kinds that add nothing to the backbone stay as they are.
+
+        Raises:
+            BadInput: adapters of this kind compute what no frozen weights can.
+        """
+        if KINDS[kind].uses and not KINDS[kind].merges:
+            can = [name for name, known in KINDS.items() if known.merges or not known.uses]
+            raise BadInput(f"adapter.kind {kind} cannot be merged into the backbone; what can: {', '.join(can)}")
+        adapters.merge(self.backbone)
 
     @property
     def device(self) -> torch.device:
@@ -192,27 +225,18 @@ def _untrained(name: str) -> nn.Module:
 
 
 def _pretrained(name: str) -> nn.Module:
-    import timm
-
     full = timm_name(name)
-    try:
-        return timm.create_model(full, pretrained=True, num_classes=0)
-    except (OSError, RuntimeError, ValueError) as failure:
-        raise BadInput(
-            f"the weights of {full} cannot be had ({type(failure).__name__}: {_first_line(failure)}); connect once so "
-            f"that they reach the Hugging Face cache, or copy that cache here and set HF_HOME"
-        ) from failure
-
-
-def _first_line(failure: Exception) -> str:
-    return str(failure).strip().split("\n")[0][:160]
+    path = weights.find(full)
+    backbone = _untrained(full)
+    weights.load(backbone, path, full)
+    return backbone
 
 
 def _set_drop_path(backbone: nn.Module, rate: float) -> None:
     """Stochastic depth that rises linearly from 0 at the first block to `rate` at the last, as timm lays it out."""
     from timm.layers import DropPath
 
-    blocks: list[Any] = [block for container in adapters.block_lists(backbone) for block in container]
+    blocks: list[Any] = adapters.blocks_of(backbone)
     for depth, block in enumerate(blocks):
         probability = rate * depth / max(len(blocks) - 1, 1)
         for branch in ("drop_path1", "drop_path2"):
@@ -222,18 +246,13 @@ def _set_drop_path(backbone: nn.Module, rate: float) -> None:
 def _new_head(backbone: Any, classes: int, generator: Generator | None) -> None:
     backbone.reset_classifier(classes)
     head = backbone.get_classifier()
+    if not isinstance(head, nn.Linear):
+        raise BadInput(f"{type(backbone).__name__} has no single linear head; take a ViT, DeiT or Swin that has one")
     nn.init.trunc_normal_(head.weight, std=adapters.INIT_STD, generator=generator)
     nn.init.zeros_(head.bias)
 
 
 def cached_weights(name: str) -> Path | None:
-    """The file of a backbone's weights in the Hugging Face cache; None if it was never fetched."""
-    import timm
-    from huggingface_hub import try_to_load_from_cache
-
-    repository = timm.get_pretrained_cfg(timm_name(name)).hf_hub_id
-    for file in ("model.safetensors", "pytorch_model.bin"):
-        path = try_to_load_from_cache(repository, file) if repository else None
-        if isinstance(path, str):
-            return Path(path)
-    return None
+    """The file of a backbone's weights, from the user's folder or the Hugging Face cache; None if it is in neither."""
+    full = timm_name(name)
+    return weights.in_folder(full) or weights.in_cache(full)

@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -13,9 +14,9 @@ from timm.optim import param_groups_weight_decay
 from timm.scheduler import create_scheduler_v2
 from torch import Tensor, nn
 
-from idat_tune.config import OptimConfig, RunConfig
+from idat_tune.config import COOLDOWN_EPOCHS, OptimConfig, RunConfig
 from idat_tune.data import Images
-from idat_tune.distill import distillation
+from idat_tune.distill import Bridge, distillation
 from idat_tune.errors import BadInput, Diverged
 from idat_tune.metrics import EpochMetrics
 from idat_tune.model import AdaptedModel, build_pair
@@ -52,19 +53,29 @@ class Training:
         self.device = choose_device(config.device)
         classes = classes or config.classes
         self.student, self.teacher = build_pair(config, classes)
-        for model in self._models():
-            model.to(self.device)
-        self._check(train)
+        self.bridge = self._bridge()
+        trained = [*self._models(), *([self.bridge] if self.bridge else [])]
+        for module in trained:
+            module.to(self.device)
+        self._check(train, classes)
         self.train = to_device(train, self.device)
         self.val = None if val is None else [to_device(val, self.device)]
-        self.optimizer = optimizer_for(config.optim, self._models())
+        self.optimizer = optimizer_for(config.optim, trained)
         self.scheduler = scheduler_for(config, self.optimizer)
         self.shuffle = torch.Generator().manual_seed(config.seed)
 
     def _models(self) -> list[AdaptedModel]:
         return [self.student] if self.teacher is None else [self.student, self.teacher]
 
-    def _check(self, train: Images) -> None:
+    def _bridge(self) -> Bridge | None:
+        """What compares features, where the config asks for that; it trains along and is left behind."""
+        if self.teacher is None or self.config.distill.loss != "feature":
+            return None
+        # Apart from the seeds of student and teacher, 2 s and 2 s + 1.
+        generator = torch.Generator().manual_seed(2**40 + self.config.seed)
+        return Bridge(self.student.block_widths(), self.teacher.block_widths(), generator)
+
+    def _check(self, train: Images, classes: int) -> None:
         spec = self.student.spec
         shape = train.pixels.shape[1:]
         if shape != (spec.channels, spec.size, spec.size):
@@ -74,15 +85,18 @@ class Training:
             )
         if len(train) < self.config.batch_size:
             raise BadInput(f"batch_size {self.config.batch_size} is larger than the {len(train)} training images")
+        if train.labels.max() >= classes:
+            raise BadInput(f"the images have label {train.labels.max()}, but the heads only {classes} classes")
 
     def __iter__(self) -> Iterator[EpochMetrics]:
         # Seeded here for drop-path alone; initial values and shuffling have generators of their own.
         torch.manual_seed(self.config.seed)
-        for epoch in range(self.config.epochs):
+        for epoch in range(self.config.total_epochs):
             yield self._epoch(epoch)
 
     def _epoch(self, epoch: int) -> EpochMetrics:
         start = time.perf_counter()
+        weight = self.config.distill_weight(epoch)
         images, labels = self.train
         for model in self._models():
             model.train()
@@ -92,7 +106,7 @@ class Training:
         totals = torch.zeros(4, device=self.device)
         for step in range(steps):
             index = order[step * batch : (step + 1) * batch]
-            totals += self._step(images[index], labels[index])
+            totals += self._step(images[index], labels[index], weight)
         loss, ce_student, ce_teacher, distill = (totals / steps).tolist()
         trained = time.perf_counter() - start
         lr = self.optimizer.param_groups[0]["lr"]
@@ -106,7 +120,7 @@ class Training:
             train_loss=loss,
             train_ce_student=ce_student,
             train_ce_teacher=None if self.teacher is None else ce_teacher,
-            train_distill=None if self.teacher is None else distill,
+            train_distill=distill if weight > 0 else None,
             val_accuracy=accuracy,
             val_loss=val_loss,
             val_teacher_accuracy=None if self.teacher is None else self._validate(self.teacher)[0],
@@ -115,23 +129,37 @@ class Training:
             gpu_memory_gb=_peak_memory_gb(self.device),
         )
 
-    def _step(self, pixels: Tensor, labels_B: Tensor) -> Tensor:
+    def _step(self, pixels: Tensor, labels_B: Tensor, weight: float) -> Tensor:
         """One update of both models; its (loss, student's CE, teacher's CE, distillation), not yet synchronised."""
         distill = ce_teacher = torch.zeros((), device=self.device)
+        teacher_BC: Tensor | None = None
         with autocast(self.config, self.device):
-            student_BC = self.student(pixels).float()
+            if weight > 0:
+                student_BC, teacher_BC, distill = self._distilled(pixels)
+            else:
+                student_BC = self.student(pixels).float()
+                teacher_BC = self.teacher(pixels).float() if self.teacher else None
             ce_student = loss = F.cross_entropy(student_BC, labels_B)
-            if self.teacher is not None:
-                teacher_BC = self.teacher(pixels).float()
+            if teacher_BC is not None:
                 ce_teacher = F.cross_entropy(teacher_BC, labels_B)
-                distill = distillation(student_BC, teacher_BC, self.config.distill)
-                loss = ce_student + ce_teacher + self.config.distill.weight * distill
+                loss = ce_student + ce_teacher + weight * distill
         # One backward and one optimizer for both: the released second backward of the same loss changes
         # nothing but a factor 2 in the teacher's gradient, to which Adam is indifferent.
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         self.optimizer.step()
         return torch.stack([loss, ce_student, ce_teacher, distill]).detach()
+
+    def _distilled(self, pixels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Logits of student and teacher, (B, C) each, and the distillation loss between them."""
+        assert self.teacher is not None
+        if self.bridge is None:
+            student_BC, teacher_BC = self.student(pixels).float(), self.teacher(pixels).float()
+            return student_BC, teacher_BC, distillation(student_BC, teacher_BC, self.config.distill)
+        student_BC, ours = self.student.with_features(pixels, self.bridge.student_blocks)
+        teacher_BC, theirs = self.teacher.with_features(pixels, self.bridge.teacher_blocks)
+        distill = self.bridge(ours, theirs, self.config.distill.detach_teacher)
+        return student_BC.float(), teacher_BC.float(), distill
 
     def _validate(self, model: AdaptedModel) -> tuple[float | None, float | None]:
         return (None, None) if self.val is None else evaluate(model, self.val, self.config)
@@ -168,26 +196,42 @@ def _cut(batches: Iterable[tuple[Tensor, Tensor]]) -> Iterator[tuple[Tensor, Ten
         yield from zip(pixels.split(EVAL_BATCH), labels.split(EVAL_BATCH), strict=True)
 
 
-def optimizer_for(config: OptimConfig, models: Sequence[AdaptedModel]) -> torch.optim.AdamW:
-    """AdamW over what trains in all models; weight decay on matrices only, biases get none."""
+def optimizer_for(config: OptimConfig, models: Sequence[nn.Module]) -> torch.optim.AdamW:
+    """AdamW over what trains in all models; weight decay on matrices only.
+
+    Biases get none, nor do class token, position embedding and position bias where a whole backbone trains.
+    """
     groups = [
         group
         for model in models
-        for group in param_groups_weight_decay(model, config.weight_decay, no_weight_decay_list=())
+        for group in param_groups_weight_decay(model, config.weight_decay, no_weight_decay_list=_undecayed(model))
     ]
     return torch.optim.AdamW(groups, lr=config.lr, betas=(0.9, 0.999), eps=1e-8)
 
 
+def _undecayed(model: nn.Module) -> set[str]:
+    """What timm says of the backbone."""
+    if not isinstance(model, AdaptedModel):
+        return set()
+    backbone: Any = model.backbone
+    return {f"backbone.{name}" for name in backbone.no_weight_decay()}
+
+
 def scheduler_for(config: RunConfig, optimizer: torch.optim.Optimizer):  # type: ignore[no-untyped-def]
-    """timm's cosine over epochs; linear warm-up replaces its beginning, so epoch 0 runs at `optim.warmup_lr`."""
-    scheduler, _ = create_scheduler_v2(
+    """timm's cosine over epochs; linear warm-up replaces its beginning, so epoch 0 runs at `optim.warmup_lr`.
+
+    Under the paper's protocol its cool-down follows, at `optim.min_lr`.
+    """
+    scheduler, epochs = create_scheduler_v2(
         optimizer,
         sched="cosine",
         num_epochs=config.epochs,
         min_lr=config.optim.min_lr,
         warmup_lr=config.optim.warmup_lr,
         warmup_epochs=config.optim.warmup_epochs,
+        cooldown_epochs=COOLDOWN_EPOCHS if config.protocol == "paper" else 0,
     )
+    assert epochs == config.total_epochs
     return scheduler
 
 

@@ -19,6 +19,7 @@ from idat_tune.backbones import NO_TEACHER
 from idat_tune.config import RunConfig
 from idat_tune.data import Listed
 from idat_tune.journal import COMPLETE, EXPLORE, FAILED, STOPPED, TrialRecord
+from idat_tune.kinds import KINDS
 from idat_tune.metrics import EpochMetrics
 from idat_tune.search import LOG, Listener
 from idat_tune.search.plan import Job, Plan
@@ -42,8 +43,11 @@ def duration(seconds: float) -> str:
 
 def brief(config: Mapping[str, Any]) -> str:
     """The searched settings of a flat config in one short line, only those that it uses."""
-    parts = [str(config["adapter.kind"]), f"h={config['adapter.hidden_dim']}"]
-    if config["adapter.kind"] != "sequential":
+    used = KINDS[config["adapter.kind"]].uses
+    parts = [str(config["adapter.kind"])]
+    if "adapter.hidden_dim" in used:
+        parts.append(f"h={config['adapter.hidden_dim']}")
+    if "adapter.scale" in used:
         parts.append(f"s={config['adapter.scale']:.3g}")
     parts.append(f"lr={config['optim.lr']:.2g}")
     if config["teacher"] == NO_TEACHER:
@@ -244,7 +248,8 @@ def epoch_line(epoch: EpochMetrics, epochs: int) -> str:
 
 def description(found: Mapping[str, Any], config: RunConfig) -> Table:
     """What `idat-tune describe` shows."""
-    table = Table(title=f"{config.adapter.kind}, h={config.adapter.hidden_dim}", title_justify="left", box=SIMPLE)
+    hidden = f", h={config.adapter.hidden_dim}" if "adapter.hidden_dim" in KINDS[config.adapter.kind].uses else ""
+    table = Table(title=f"{config.adapter.kind}{hidden}", title_justify="left", box=SIMPLE)
     for name in ("", "backbone", "adapters", "head", "trainable"):
         table.add_column(name, justify="left" if name in ("", "backbone") else "right")
     for role in ("student", "teacher"):

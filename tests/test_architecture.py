@@ -15,6 +15,7 @@ HOUSE = {
     "class_names": "",
     "tasks": "",
     "backbones": "",
+    "kinds": "",
     "config": "pydantic yaml",
     "metrics": "pyarrow",
     "space": "yaml",
@@ -22,7 +23,8 @@ HOUSE = {
     "data": "pyarrow torch torchvision PIL numpy sklearn tensorflow_datasets",
     "adapters": "torch",
     "distill": "torch",
-    "model": "timm torch safetensors huggingface_hub",
+    "weights": "timm torch safetensors huggingface_hub numpy",
+    "model": "timm torch",
     "cost": "torch",
     "run": "torch timm",
     "export": "safetensors torch yaml PIL",
@@ -35,7 +37,7 @@ HOUSE = {
     "screen": "rich",
     "cli": "typer rich PIL",
 }
-MODEL_SIDE = ("adapters", "distill", "model", "cost", "run", "export", "single")
+MODEL_SIDE = ("adapters", "distill", "weights", "model", "cost", "run", "export", "single")
 
 
 def files_of(room):

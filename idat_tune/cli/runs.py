@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from idat_tune.cli.shared import OUT, Json, Out, Set, app, check_positive, console, print_json, program
+from idat_tune.cli.shared import OUT, Json, Out, Set, Weights, app, check_positive, console, print_json, program
 from idat_tune.errors import BadInput
 
 
@@ -29,6 +29,7 @@ def search(
     name: Annotated[str | None, typer.Option(help="Of the search; the same name again resumes it.")] = None,
     seed: Annotated[int, typer.Option(metavar="S", help="Of the sampler and of every trial.")] = 0,
     assignments: Set = [],  # noqa: B006
+    weights: Weights = None,
     as_json: Json = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="A line per trial instead of the live view.")] = False,
 ) -> None:
@@ -146,6 +147,7 @@ def train(
     task: Annotated[str, typer.Option(help="A task.")],
     out: Annotated[Path | None, typer.Option(metavar="DIR", help="Export the student into this folder.")] = None,
     assignments: Set = [],  # noqa: B006
+    weights: Weights = None,
     test: Annotated[
         bool, typer.Option("--test", help="Train on all 1,000 images and measure on the test split.")
     ] = False,
@@ -166,7 +168,7 @@ def train(
         from idat_tune.screen import epoch_line
 
         if not quiet:
-            typer.echo(epoch_line(epoch, config.epochs), err=True)
+            typer.echo(epoch_line(epoch, config.total_epochs), err=True)
 
     result = train_once(config, out, test, line)
     if as_json:
@@ -177,6 +179,8 @@ def train(
     for what in ("val", "teacher_val", "test"):
         if result[f"{what}_accuracy"] is not None:
             typer.echo(f"{what.replace('_', ' ')} accuracy {percent(result[f'{what}_accuracy'])}")
+    if result["selected_on_test"]:
+        typer.echo(f"selected on test: epoch {result['best_epoch'] + 1} of {config.total_epochs} did best there")
     typer.echo(f"trainable parameters {result['trainable_params']:,}; {result['seconds']:.1f} s")
     if result["out"]:
         typer.echo(f"exported to {result['out']}")
@@ -186,6 +190,7 @@ def train(
 def predict(
     folder: Annotated[Path, typer.Argument(metavar="EXPORT", help="A folder that a search or train exported.")],
     images: Annotated[list[Path], typer.Argument(metavar="IMAGE...")],
+    weights: Weights = None,
     as_json: Json = False,
 ) -> None:
     """Labels of images, by an exported student."""

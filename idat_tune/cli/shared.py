@@ -1,6 +1,7 @@
 """What all commands share: the application, common options, printing."""
 
 import json
+import os
 import shutil
 import sys
 from pathlib import Path
@@ -37,6 +38,24 @@ Set = Annotated[list[str], typer.Option("--set", metavar="KEY=VALUE", help="Hold
 Out = Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder of all searches and of the tracking store.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout, everything else on stderr.")]
 OUT = Path("runs")
+
+
+def _name_weights(folder: Path | None) -> Path | None:
+    # For this process and for the workers that it starts; absolute, because Ray changes their working directory.
+    if folder is not None:
+        os.environ["IDAT_TUNE_WEIGHTS"] = str(folder.absolute())
+    return folder
+
+
+Weights = Annotated[
+    Path | None,
+    typer.Option(
+        "--weights",
+        metavar="DIR",
+        callback=_name_weights,
+        help="Folder of pretrained weights, <timm name>.safetensors.",
+    ),
+]
 
 
 @app.callback(invoke_without_command=True)

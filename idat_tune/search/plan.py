@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, Self
 
 from idat_tune import tasks
-from idat_tune.backbones import NO_TEACHER
 from idat_tune.config import RunConfig
 from idat_tune.errors import BadInput
 from idat_tune.journal import EXPLORE, FINAL, TEST
@@ -88,7 +87,13 @@ class Plan:
     def config_of(self, point: Mapping[str, Any]) -> RunConfig:
         """The run of a point of the space; keys that it does not set have the task's default."""
         changes = {**dict(self.space.fixed), **point}
-        return RunConfig.for_task(self.task.name, {"seed": self.seed, **changes})
+        config = RunConfig.for_task(self.task.name, {"seed": self.seed, **changes})
+        if config.selected_on_test:
+            raise BadInput(
+                "protocol cannot be paper in a search: it selects on the test split, which a search keeps sealed; "
+                "run it alone with `idat-tune train --set protocol=paper`"
+            )
+        return config
 
     def _corners(self) -> Iterable[dict[str, Any]]:
         """Points that have every bound of every domain among them."""
@@ -106,7 +111,7 @@ class Plan:
     def arms(self) -> dict[str, RunConfig]:
         """The runs that every search compares with, by arm."""
         default = self.config_of({})
-        arms = {DEFAULT: default, ALONE: default.updated({"teacher": NO_TEACHER})}
+        arms = {DEFAULT: default, ALONE: default.without_teacher()}
         if not default.alone:
             arms[NO_DISTILL] = default.updated({"distill.weight": 0.0})
         return arms

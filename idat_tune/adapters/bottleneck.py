@@ -1,16 +1,16 @@
-"""The adapter modules and how they sit in a transformer block."""
+"""Bottleneck adapters beside or behind a block: the paper's three placements, and AdaptFormer."""
 
 # B batch, T tokens, D width, H hidden; Swin's activations have (rows, columns) where ViT's have T
 
+import math
 from typing import Any
 
-import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
+from idat_tune.adapters.blocks import AdaptedBlock, Site, attention_branch, mlp_branch
+from idat_tune.adapters.weights import INIT_STD
 from idat_tune.config import AdapterConfig
-
-INIT_STD = 0.02
 
 
 class Bottleneck(nn.Module):
@@ -35,17 +35,34 @@ class Bottleneck(nn.Module):
         return self.up(F.gelu(self.down(x_BTD)))
 
 
-class AdaptedBlock(nn.Module):
-    """A frozen timm block (ViT or Swin) with one trainable adapter; masks are passed through to attention."""
+class ReluBottleneck(nn.Module):
+    """A(x) = up(ReLU(down(x))), with the initial values of AdaptFormer's own code: `up` starts at zero.
 
-    def __init__(self, block: nn.Module, width: int, config: AdapterConfig, generator: Generator | None = None):
+    The dropout of 0.1 that this code has between the two is left out.
+    """
+
+    def __init__(self, width: int, config: AdapterConfig, generator: Generator | None = None):
         super().__init__()
-        self.block = block
-        self.adapter = Bottleneck(width, config, generator)
-        self.scale = config.scale
+        self.down = nn.Linear(width, config.hidden_dim)
+        self.up = nn.Linear(config.hidden_dim, width)
+        nn.init.kaiming_uniform_(self.down.weight, a=math.sqrt(5), generator=generator)
+        for zero in (self.down.bias, self.up.weight, self.up.bias):
+            nn.init.zeros_(zero)
+
+    def forward(self, x_BTD: Tensor) -> Tensor:
+        """The branch alone, (..., D) -> (..., D); the caller adds it."""
+        return self.up(F.relu(self.down(x_BTD)))
 
 
-class Sequential(AdaptedBlock):
+class _WithBottleneck(AdaptedBlock):
+    bottleneck: type[Bottleneck] | type[ReluBottleneck] = Bottleneck
+
+    def __init__(self, block: nn.Module, site: Site, config: AdapterConfig, generator: Generator | None = None):
+        super().__init__(block, site, config, generator)
+        self.adapter = self.bottleneck(site.width, config, generator)
+
+
+class Sequential(_WithBottleneck):
     """x <- block(x); x <- x + A(x). The adapter has its own residual and no scale."""
 
     def forward(self, x_BTD: Tensor, **masks: Any) -> Tensor:
@@ -54,7 +71,7 @@ class Sequential(AdaptedBlock):
         return x_BTD + self.adapter(x_BTD)
 
 
-class Parallel(AdaptedBlock):
+class Parallel(_WithBottleneck):
     """x <- x + attention(x); x <- x + mlp(x) + s A(x). The adapter sees the stream before the second norm."""
 
     def forward(self, x_BTD: Tensor, **masks: Any) -> Tensor:
@@ -63,52 +80,16 @@ class Parallel(AdaptedBlock):
         return x_BTD + mlp_branch(self.block, x_BTD) + self.scale * self.adapter(x_BTD)
 
 
-class ParallelShared(AdaptedBlock):
+class AdaptFormer(Parallel):
+    """The place of `parallel` with AdaptFormer's own bottleneck."""
+
+    bottleneck = ReluBottleneck
+
+
+class ParallelShared(_WithBottleneck):
     """x <- x + attention(x) + s A(x); x <- x + mlp(x) + s A(x), with the same A in both places."""
 
     def forward(self, x_BTD: Tensor, **masks: Any) -> Tensor:
         """Block output of the input's shape."""
         x_BTD = x_BTD + attention_branch(self.block, x_BTD, **masks) + self.scale * self.adapter(x_BTD)
         return x_BTD + mlp_branch(self.block, x_BTD) + self.scale * self.adapter(x_BTD)
-
-
-KINDS: dict[str, type[AdaptedBlock]] = {
-    "sequential": Sequential,
-    "parallel": Parallel,
-    "parallel_shared": ParallelShared,
-}
-
-
-def attention_branch(block: Any, x_BTD: Tensor, **masks: Any) -> Tensor:
-    """What a timm block adds to the stream through attention, with its norm, layer scale and drop-path."""
-    if hasattr(block, "_attn"):  # Swin: windows, and masks of its own
-        return block.drop_path1(block._attn(block.norm1(x_BTD)))
-    return block.drop_path1(block.ls1(block.attn(block.norm1(x_BTD), **masks)))
-
-
-def mlp_branch(block: Any, x_BTD: Tensor) -> Tensor:
-    """What a timm block adds to the stream through its MLP."""
-    branch_BTD = block.mlp(block.norm2(x_BTD))
-    if hasattr(block, "ls2"):
-        branch_BTD = block.ls2(branch_BTD)
-    return block.drop_path2(branch_BTD)
-
-
-def block_lists(backbone: Any) -> list[nn.Sequential]:
-    """The containers of a timm ViT's or Swin's transformer blocks, first to last."""
-    if hasattr(backbone, "blocks"):
-        return [backbone.blocks]
-    return [layer.blocks for layer in getattr(backbone, "layers", [])]
-
-
-def insert(backbone: nn.Module, config: AdapterConfig, generator: Generator | None = None) -> None:
-    """Put one adapter of the configured kind into every block, in place.
-
-    The adapters' initial values are drawn from `generator`, block by block.
-    """
-    for blocks in block_lists(backbone):
-        for index, block in enumerate(blocks):
-            norm: Any = block.norm2
-            width = norm.normalized_shape[-1]
-            with torch.device(norm.weight.device):
-                blocks[index] = KINDS[config.kind](block, width, config, generator)

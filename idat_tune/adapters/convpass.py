@@ -1,0 +1,72 @@
+"""Convpass: convolutional bottlenecks beside attention and MLP."""
+
+# B batch, T tokens, D width, H hidden, R rows, C columns of patches
+
+import math
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Generator, Tensor, nn
+
+from idat_tune.adapters.blocks import AdaptedBlock, Site, attention, mlp
+from idat_tune.config import AdapterConfig
+
+
+class ConvBottleneck(nn.Module):
+    """A(x) = up(φ(conv3x3(φ(down(x))))) with φ(x) = x sigmoid(1.702 x), over the grid of patches.
+
+    Class and register tokens are convolved apart, each as an image of one pixel. `up` starts at zero and the
+    convolution at the identity. The dropout of 0.1 of its authors' code is left out.
+    """
+
+    def __init__(self, site: Site, config: AdapterConfig, generator: Generator | None = None):
+        super().__init__()
+        self.prefix = site.prefix
+        self.down = nn.Linear(site.width, config.hidden_dim)
+        self.conv = nn.Conv2d(config.hidden_dim, config.hidden_dim, 3, padding=1)
+        self.up = nn.Linear(config.hidden_dim, site.width)
+        nn.init.xavier_uniform_(self.down.weight, generator=generator)
+        nn.init.dirac_(self.conv.weight)
+        for zero in (self.down.bias, self.conv.bias, self.up.weight, self.up.bias):
+            assert zero is not None
+            nn.init.zeros_(zero)
+
+    def forward(self, x_BTD: Tensor) -> Tensor:
+        """The branch alone, (B, T, D) or (B, R, C, D), of the input's shape; the caller adds it."""
+        hidden_BTH = _quick_gelu(self.down(x_BTD))
+        return self.up(_quick_gelu(self._convolved(hidden_BTH)))
+
+    def _convolved(self, hidden_BTH: Tensor) -> Tensor:
+        if hidden_BTH.ndim == 4:
+            return self._over_grid(hidden_BTH)
+        special, patches = hidden_BTH.tensor_split([self.prefix], dim=1)
+        side = math.isqrt(patches.shape[1])
+        assert side * side == patches.shape[1], "the patches of a square image"
+        alone = self._over_grid(special.flatten(0, 1)[:, None, None]).view_as(special)
+        return torch.cat([alone, self._over_grid(patches.unflatten(1, (side, side))).flatten(1, 2)], dim=1)
+
+    def _over_grid(self, hidden_BRCH: Tensor) -> Tensor:
+        return self.conv(hidden_BRCH.movedim(-1, 1)).movedim(1, -1)
+
+
+def _quick_gelu(x: Tensor) -> Tensor:
+    return x * F.sigmoid(1.702 * x)
+
+
+class Convpass(AdaptedBlock):
+    """x <- x + attention(n) + s A1(n) with n = LN1(x); x <- x + mlp(m) + s A2(m) with m = LN2(x)."""
+
+    def __init__(self, block: nn.Module, site: Site, config: AdapterConfig, generator: Generator | None = None):
+        super().__init__(block, site, config, generator)
+        self.attention_adapter = ConvBottleneck(site, config, generator)
+        self.mlp_adapter = ConvBottleneck(site, config, generator)
+
+    def forward(self, x_BTD: Tensor, **masks: Any) -> Tensor:
+        """Block output of the input's shape."""
+        block: Any = self.block
+        normed_BTD = block.norm1(x_BTD)
+        branch_BTD = block.drop_path1(attention(block, normed_BTD, **masks))
+        x_BTD = x_BTD + branch_BTD + self.scale * self.attention_adapter(normed_BTD)
+        normed_BTD = block.norm2(x_BTD)
+        return x_BTD + block.drop_path2(mlp(block, normed_BTD)) + self.scale * self.mlp_adapter(normed_BTD)
