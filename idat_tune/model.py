@@ -252,6 +252,16 @@ def _new_head(backbone: Any, classes: int, generator: Generator | None) -> None:
     nn.init.zeros_(head.bias)
 
 
+def fetch(name: str) -> None:
+    """Make sure that a backbone's weights are on this machine; downloads them if need be.
+
+    Raises:
+        BadInput: they cannot be had, or timm knows no such model.
+    """
+    if not name.startswith(RANDOM) and name not in EMBEDDED:
+        weights.find(timm_name(name))
+
+
 def cached_weights(name: str) -> Path | None:
     """The file of a backbone's weights, from the user's folder or the Hugging Face cache; None if it is in neither."""
     full = timm_name(name)

@@ -8,6 +8,7 @@ import time
 import urllib.request
 
 import pytest
+import vtab
 from conftest import command
 from PIL import Image
 
@@ -217,3 +218,13 @@ def test_the_command_that_resumes_names_the_task_and_its_search(monkeypatch):
     monkeypatch.setattr(sys, "argv", argv)
     words = command_again("dtd", "dtd-1").split(" ", 1)[1]
     assert words == "search --set optim.lr=1e-3 --out 'a b' --task dtd --name dtd-1"
+
+
+def test_a_search_whose_weights_cannot_be_had_is_refused_before_anything_is_written(tmp_path):
+    copies = vtab.make(tmp_path / "copies", ["kitti"], sizes=vtab.SEARCHABLE)
+    store = {"IDAT_TUNE_DATA": str(tmp_path / "store"), "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "hub")}
+    assert command("data", "import", "--from", copies, "--any-size", **store).returncode == 0
+    line = refused("search", "--task", "kitti", "--out", tmp_path / "runs", **store)
+    assert "the weights of vit_base_patch16_224.augreg_in21k are not here" in line
+    assert "--weights" in line
+    assert not (tmp_path / "runs").exists()

@@ -231,7 +231,7 @@ def test_all_19_tasks_go_through_and_come_back_as_one_table_with_both_means(tmp_
     assert done.returncode == 0, done.stderr
     done = command(
         "search", "--task", "all", "--trials", 2, "--epochs", 1, "--seeds", 1, "--space", "embedded",
-        "--set", "student=glyph_base", "--out", tmp_path / "runs", "--name", "vtab", "--json",
+        "--set", "student=glyph_base", "--max-concurrent", 1, "--out", tmp_path / "runs", "--name", "vtab", "--json",
         IDAT_TUNE_DATA=str(store), timeout=600,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

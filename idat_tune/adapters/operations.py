@@ -4,6 +4,7 @@
 
 import copy
 import math
+from abc import ABC, abstractmethod
 from typing import Any
 
 import torch
@@ -33,16 +34,16 @@ def bitfit(backbone: nn.Module, config: AdapterConfig, generator: Generator | No
             parameter.requires_grad_(True)
 
 
-class Mergeable(nn.Module):
+class Mergeable(nn.Module, ABC):
     """A frozen operation and what was added to it; `merged` is a plain operation that does the same."""
 
     def __init__(self, operation: nn.Module):
         super().__init__()
         self.operation = operation
 
+    @abstractmethod
     def merged(self) -> nn.Module:
         """A frozen operation of the same type with the same outputs."""
-        raise NotImplementedError
 
 
 def merge(backbone: nn.Module) -> None:

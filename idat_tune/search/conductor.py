@@ -1,7 +1,6 @@
 """Proposes the trials of every stage to Ray Tune, hears how each went, and keeps the record."""
 
 import time
-import warnings
 from collections import deque
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -9,64 +8,21 @@ from typing import Any
 
 import optuna
 import ray
-from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import TrialState
-from ray.tune.schedulers import AsyncHyperBandScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
 from idat_tune.config import RunConfig
 from idat_tune.journal import COMPLETE, EXPLORE, FAILED, FINAL, STOPPED, TEST, Journal, TrialRecord
 from idat_tune.metrics import WORST, EpochMetrics, score
+from idat_tune.search.halving import METRIC, Halving
 from idat_tune.search.listener import Listener
 from idat_tune.search.manifest import Manifest
 from idat_tune.search.plan import Job, Plan
-from idat_tune.space import Choice, Domain
+from idat_tune.search.sampler import distribution, new_study, suggest
+from idat_tune.space import Domain
 from idat_tune.tracking import Tracker
 
-TUNE_METRIC = "score"
 RETRIES = 2  # of a trial whose worker died; one that failed by itself would fail again
-RUNGS_APART = 3  # halving lets the best third of a rung go on
-
-
-class Halving(AsyncHyperBandScheduler):
-    """Asynchronous successive halving of proposed trials; arms and final runs always run to their end."""
-
-    def __init__(self, epochs: int, warmup_epochs: int, journal: Journal):
-        # A fifth of the epochs: with less, the best config is often stopped; never inside the warm-up.
-        grace = min(max(warmup_epochs + 1, epochs // 5), epochs)
-        super().__init__(
-            time_attr="training_iteration",
-            metric=TUNE_METRIC,
-            mode="max",
-            max_t=epochs,
-            grace_period=grace,
-            reduction_factor=RUNGS_APART,
-        )
-        self.stopped: set[str] = set()  # Tune's ids of the trials that it ended early
-        for record in journal.of(EXPLORE):
-            self._replay(record)
-
-    def _replay(self, record: TrialRecord) -> None:
-        """Put a trial of before a restart on the rungs that it reached."""
-
-        @dataclass
-        class Past:
-            trial_id: str
-
-        for epoch in record.epochs:
-            rank = score(epoch.val_accuracy, epoch.val_loss, max(record.val_images, 1))
-            self._brackets[0].on_result(Past(record.id), epoch.epoch + 1, rank)
-
-    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict) -> str:
-        """Stop a proposed trial that is not among the best of its rung."""
-        if trial.config["stage"] != EXPLORE:
-            return TrialScheduler.CONTINUE
-        decision = super().on_trial_result(tune_controller, trial, result)
-        if decision == TrialScheduler.STOP and trial.config["arms"]:
-            return TrialScheduler.CONTINUE
-        if decision == TrialScheduler.STOP:
-            self.stopped.add(trial.trial_id)
-        return decision
 
 
 @dataclass
@@ -111,7 +67,7 @@ class Conductor(Searcher):
         listener: Listener,
         deadline: float | None = None,
     ):
-        super().__init__(metric=TUNE_METRIC, mode="max")
+        super().__init__(metric=METRIC, mode="max")
         self.plan = plan
         self.journal = journal
         self.manifest = manifest
@@ -338,32 +294,6 @@ def _config(record: TrialRecord) -> RunConfig:
 def trained_file(plan: Plan, job: str) -> Path:
     """Where the trained tensors of a final trial are kept."""
     return plan.folder / "final" / f"{job}.safetensors"
-
-
-def new_study(seed: int) -> optuna.Study:
-    """A study in memory: TPE over all parameters together, grouped by the conditions that switch them on."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)  # `group`
-        sampler = optuna.samplers.TPESampler(multivariate=True, group=True, constant_liar=True, seed=seed)
-    return optuna.create_study(direction="maximize", sampler=sampler)
-
-
-def suggest(proposal: optuna.trial.Trial, label: str, domain: Domain) -> Any:
-    """The sampler's value for a domain."""
-    if isinstance(domain, Choice):
-        return proposal.suggest_categorical(label, domain.values)
-    if domain.integer:
-        return proposal.suggest_int(label, int(domain.low), int(domain.high), log=domain.log)
-    return proposal.suggest_float(label, domain.low, domain.high, log=domain.log)
-
-
-def distribution(domain: Domain) -> BaseDistribution:
-    """Optuna's form of a domain."""
-    if isinstance(domain, Choice):
-        return CategoricalDistribution(domain.values)
-    if domain.integer:
-        return IntDistribution(int(domain.low), int(domain.high), log=domain.log)
-    return FloatDistribution(domain.low, domain.high, log=domain.log)
 
 
 def best(journal: Journal) -> TrialRecord | None:

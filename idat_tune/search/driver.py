@@ -22,6 +22,7 @@ from idat_tune.search.plan import Plan, Resources
 from idat_tune.tracking import Tracker
 from idat_tune.trial import Trial
 
+JOURNAL = "journal.jsonl"  # in the search folder
 MANY = 1_000_000  # the conductor, not Tune, says when there are no more trials
 
 
@@ -30,6 +31,10 @@ def drive(plans: Iterable[Plan], resources: Resources, listen: Callable[[Plan], 
     session = Session(resources)
     try:
         for plan in plans:
+            if not (plan.folder / JOURNAL).exists():
+                # Before anything is written; and once, instead of by all workers at the same time.
+                for name in plan.backbones():
+                    model.fetch(name)
             with locked(plan.folder):
                 manifest = Manifest(plan, data.content_hash(plan.task.name))
                 known = manifest.content["result"]
@@ -44,7 +49,7 @@ def _search(
     began = time.perf_counter()
     listener.search_opened(plan)
     log_to(plan.folder / LOG)
-    journal = Journal(plan.folder / "journal.jsonl")
+    journal = Journal(plan.folder / JOURNAL)
     # A new tracking store takes seconds to lay out, and so does Ray to start: both at once.
     with ThreadPoolExecutor(1) as background:
         tracking = background.submit(_tracker, plan, journal, manifest)

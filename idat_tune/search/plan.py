@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from idat_tune import tasks
+from idat_tune.backbones import NO_TEACHER
 from idat_tune.config import RunConfig
 from idat_tune.errors import BadInput
 from idat_tune.journal import EXPLORE, FINAL, TEST
@@ -115,6 +116,12 @@ class Plan:
         if not default.alone:
             arms[NO_DISTILL] = default.updated({"distill.weight": 0.0})
         return arms
+
+    def backbones(self) -> list[str]:
+        """Every backbone that a trial may use."""
+        configs = [self.config_of(point) for point in ({}, *self._corners(), *map(dict, self.space.start))]
+        names = dict.fromkeys(name for config in configs for name in (config.student, config.teacher))
+        return [name for name in names if name != NO_TEACHER]
 
     def first_jobs(self) -> list[Job]:
         """What is tried before the sampler proposes anything: the arms, then the space's own starting points."""
