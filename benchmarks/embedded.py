@@ -14,8 +14,7 @@ SEEDS = (0, 1, 2)
 WIDTH = {"adapter.hidden_dim": 8}
 ALONE = {**WIDTH, "teacher": "none"}
 ROWS = {
-    # At scale 0 the adapter adds nothing and learns nothing: only the head trains.
-    "linear probe": {**ALONE, "adapter.kind": "parallel", "adapter.scale": 0.0},
+    "linear probe": {**ALONE, "adapter.kind": "linear"},
     "sequential alone": {**ALONE, "adapter.kind": "sequential"},
     "parallel alone": {**ALONE, "adapter.kind": "parallel"},
     "parallel shared alone": {**ALONE, "adapter.kind": "parallel_shared"},
