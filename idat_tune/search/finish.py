@@ -115,10 +115,10 @@ def _gain(journal: Journal, ours: TrialRecord, theirs: TrialRecord) -> str:
     gains = [100 * (accuracy - base) for accuracy, base in pairs]
     mean = statistics.fmean(gains)
     if len(gains) < 2:
-        return f"{mean:+.1f} points (1 seed, so its error is not known)"
+        return f"{mean:+.2f} points (1 seed, so its error is not known)"
     error = statistics.stdev(gains) / math.sqrt(len(gains))
     reliable = "" if abs(mean) > 2 * error else ", which is within the noise: no reliable difference"
-    return f"{mean:+.1f} points (± {error:.1f}, {len(gains)} seeds){reliable}"
+    return f"{mean:+.2f} points (± {error:.2f}, {len(gains)} seeds){reliable}"
 
 
 def export_winner(plan: Plan, journal: Journal, manifest: Manifest) -> bool:
