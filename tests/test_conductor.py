@@ -146,6 +146,18 @@ def test_the_result_sets_the_winner_beside_default_and_alone(tmp_path):
     assert "+" in result["verdict"]
 
 
+def test_differences_are_paired_by_seed_where_a_final_run_failed(tmp_path):
+    plan = a_plan(tmp_path, final_seeds=3)
+    conducting = begin(plan)
+    run_all(conducting, most=6)
+    failed = {"epoch": 0, "score": WORST, "status": FAILED, "reason": "Diverged: nan", "done": True}
+    while (payload := conducting.suggest("t")) != Searcher.FINISHED:
+        run_one(conducting, "t", payload, [failed] if payload["id"] == "final-0-default" else None)
+    result = finish.result(plan, conducting.journal, conducting.manifest, "uri", 1.0)
+    assert result["arms"]["default"]["test_accuracy"]["seeds"] == 2
+    assert "2 seeds" in result["verdict"]
+
+
 def test_when_the_default_wins_it_is_not_trained_twice(tmp_path):
     plan = a_plan(tmp_path, trials=1)
     conducting = begin(plan)

@@ -51,7 +51,7 @@ def summary(journal: Journal, record: TrialRecord) -> dict[str, Any]:
         "config": dict(record.config),
         "status": record.status,
         "val_accuracy": record.val_accuracy,
-        "test_accuracy": mean_and_spread(tested) if tested else None,
+        "test_accuracy": mean_and_spread(list(tested.values())) if tested else None,
         "trainable_params": record.trainable_params,
     }
 
@@ -60,10 +60,10 @@ def _explored(journal: Journal, arm: str) -> TrialRecord | None:
     return next((record for record in journal.of(EXPLORE) if arm in record.arms), None)
 
 
-def tests(journal: Journal, explored: TrialRecord) -> list[float]:
-    """Test accuracies of an explored config's final runs, in the order of their seeds."""
+def tests(journal: Journal, explored: TrialRecord) -> dict[int, float]:
+    """Test accuracies of an explored config's final runs, by seed; a run that failed is not among them."""
     tested = journal.tested()
-    return [tested[record.id][0] for record in _finals(journal, explored) if record.id in tested]
+    return {r.config["seed"]: tested[r.id][0] for r in _finals(journal, explored) if r.id in tested}
 
 
 def _finals(journal: Journal, explored: TrialRecord) -> list[TrialRecord]:
@@ -109,10 +109,10 @@ def verdict(journal: Journal, winner: TrialRecord | None) -> str:
 
 
 def _gain(journal: Journal, ours: TrialRecord, theirs: TrialRecord) -> str:
-    pairs = list(zip(tests(journal, ours), tests(journal, theirs), strict=False))
-    if not pairs:
+    accuracies, bases = tests(journal, ours), tests(journal, theirs)
+    gains = [100 * (accuracies[seed] - bases[seed]) for seed in accuracies if seed in bases]
+    if not gains:
         return "not measured"
-    gains = [100 * (accuracy - base) for accuracy, base in pairs]
     mean = statistics.fmean(gains)
     if len(gains) < 2:
         return f"{mean:+.2f} points (1 seed, so its error is not known)"
@@ -129,7 +129,7 @@ def export_winner(plan: Plan, journal: Journal, manifest: Manifest) -> bool:
     if winner is None or not finals:
         return False
     record = finals[0]
-    over_seeds = mean_and_spread(tests(journal, winner))
+    over_seeds = mean_and_spread(list(tests(journal, winner).values()))
     metrics = {
         "test_accuracy": tested[record.id][0],
         "test_loss": tested[record.id][1],
