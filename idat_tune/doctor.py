@@ -13,7 +13,6 @@ from idat_tune.backbones import BACKBONES, EMBEDDED
 from idat_tune.errors import BadInput
 
 PACKAGES = ("torch", "torchvision", "timm", "ray", "optuna", "mlflow", "pyarrow", "scikit-learn")
-GPU = "cuda"
 
 
 @dataclass(frozen=True)

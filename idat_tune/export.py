@@ -69,6 +69,8 @@ def save(folder: Path, config: RunConfig, state: Mapping[str, Tensor], metrics: 
             copied, unless it trained as a whole (adapter.kind full).
         metrics: what is known of it, plain values; `test_accuracy` among them where it was measured.
     """
+    folder = folder.absolute()
+    check_replaceable(folder)
     partial_folder = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(partial_folder, ignore_errors=True)
     partial_folder.mkdir()
@@ -80,6 +82,23 @@ def save(folder: Path, config: RunConfig, state: Mapping[str, Tensor], metrics: 
     (partial_folder / "README.md").write_text(_card(folder.name, config, metrics))
     shutil.rmtree(folder, ignore_errors=True)
     partial_folder.rename(folder)
+
+
+def check_replaceable(folder: Path) -> None:
+    """Refuse to export over anything but an earlier export or an empty folder: what is there would be lost.
+
+    Raises:
+        BadInput: the folder above does not exist, or there is something else at `folder`.
+    """
+    folder = folder.absolute()
+    if not folder.parent.is_dir():
+        raise BadInput(f"{folder} cannot be written: the folder {folder.parent} does not exist")
+    if folder.is_dir():
+        earlier = (folder / "adapter.safetensors").is_file() and (folder / "config.yaml").is_file()
+        if not earlier and any(folder.iterdir()):
+            raise BadInput(f"{folder} holds something else than an export, which would be lost; name a new folder")
+    elif folder.exists():
+        raise BadInput(f"{folder} is a file; name a new folder to export into")
 
 
 def label_names(task: str) -> list[str]:

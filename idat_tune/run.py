@@ -52,6 +52,8 @@ class Training:
         self.config = config
         self.device = choose_device(config.device)
         classes = classes or config.classes
+        if self.device.type == "cuda":  # workers live on: the peak is of this run, not of the ones before
+            torch.cuda.reset_peak_memory_stats(self.device)
         self.student, self.teacher = build_pair(config, classes)
         self.bridge = self._bridge()
         trained = [*self._models(), *([self.bridge] if self.bridge else [])]

@@ -70,8 +70,6 @@ class Progress(Listener):
         self.ended = {COMPLETE: 0, STOPPED: 0, FAILED: 0}
         self.best: TrialRecord | None = None
         self.plan: Plan | None = None
-        self.workers = 1
-        self.epochs_done = 0
         self.began = time.monotonic()
 
     def search_opened(self, plan: Plan) -> None:
@@ -84,7 +82,7 @@ class Progress(Listener):
 
     def search_started(self, plan: Plan, workers: int, earlier: Sequence[TrialRecord]) -> None:
         """Say what is going to be done."""
-        self.plan, self.workers, self.began = plan, workers, time.monotonic()
+        self.plan, self.began = plan, time.monotonic()
         for record in earlier:
             self._count(record)
         trials = max(plan.trials, len(plan.first_jobs()))
@@ -104,7 +102,6 @@ class Progress(Listener):
     def epoch_done(self, job: Job, epoch: EpochMetrics) -> None:
         """Move its bar on."""
         self.running[job.id] = (job, epoch)
-        self.epochs_done += 1
         self._draw()
 
     def trial_ended(self, record: TrialRecord) -> None:

@@ -7,7 +7,6 @@ from typing import Any
 
 from idat_tune import data, export, model
 from idat_tune.config import RunConfig
-from idat_tune.errors import BadInput
 from idat_tune.metrics import EpochMetrics
 from idat_tune.run import Training, evaluate, run, to_device
 
@@ -30,8 +29,8 @@ def train_once(config: RunConfig, out: Path | None, test: bool, each: Each = lam
         BadInput: the data or a model cannot be had, or `out` cannot be written.
         Diverged: a loss was not finite.
     """
-    if out is not None and not out.absolute().parent.is_dir():
-        raise BadInput(f"--out {out} cannot be written: the folder {out.absolute().parent} does not exist")
+    if out is not None:
+        export.check_replaceable(out)
     began = time.perf_counter()
     spec = model.input_spec(config.student)
     shape = (spec.size, spec.channels, spec.interpolation)

@@ -63,6 +63,20 @@ def test_writing_again_replaces_the_folder_as_a_whole(exported):
     assert [path.name for path in folder.parent.iterdir()] == [folder.name]
 
 
+def test_a_folder_that_holds_something_else_is_never_replaced(exported, tmp_path):
+    _, training = exported
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    export.check_replaceable(mine)
+    (mine / "thesis.tex").write_text("years of work")
+    with pytest.raises(BadInput, match="holds something else than an export"):
+        export.save(mine, training.config, training.student.trained_state(), {})
+    with pytest.raises(BadInput, match="is a file"):
+        export.check_replaceable(mine / "thesis.tex")
+    assert (mine / "thesis.tex").read_text() == "years of work"
+    assert [path.name for path in mine.iterdir()] == ["thesis.tex"]
+
+
 def refused(folder):
     with pytest.raises(BadInput) as caught:
         idat_tune.load(folder)

@@ -23,7 +23,6 @@ class Augmenter:
 
     def __init__(self, masters_NMM: torch.Tensor, labels_N: torch.Tensor, seed: int):
         self._masters_NMM = masters_NMM
-        self._labels_N = labels_N
         self._random = torch.Generator().manual_seed(seed)
         classes, counts = torch.unique(labels_N, return_counts=True)
         self._classes = len(classes)
