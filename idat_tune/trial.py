@@ -5,7 +5,6 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import numpy as np
 import ray
 import torch
 from ray import tune
@@ -64,7 +63,7 @@ class Trial(tune.Trainable):
         config = RunConfig.from_flat(self.job["config"])
         train, val = self.images["train"], self.images["val"]
         final = self.job["stage"] == FINAL
-        training = run(config, joined(train, val), None) if final else run(config, train, val)
+        training = run(config, data.joined(train, val), None) if final else run(config, train, val)
         set_up = {
             "set_up_seconds": time.perf_counter() - start,
             "trainable_params": training.student.trainable_params(),
@@ -106,8 +105,3 @@ def _result(epoch: EpochMetrics, val: Images | None) -> dict[str, Any]:
 
 def _failure(epoch: int, reason: str) -> dict[str, Any]:
     return {"epoch": epoch, "score": WORST, "status": FAILED, "reason": reason, "done": True}
-
-
-def joined(train: Images, val: Images) -> Images:
-    """The trainval split: train, then val."""
-    return Images(np.concatenate([train.pixels, val.pixels]), np.concatenate([train.labels, val.labels]))

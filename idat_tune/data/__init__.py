@@ -2,6 +2,7 @@
 
 # Light: submodules import numpy, pyarrow and PIL inside their functions.
 from idat_tune.data.checks import Duplicates, Report
+from idat_tune.data.folds import fold, joined
 from idat_tune.data.importing import Imported
 from idat_tune.data.loading import Images, batches, load
 from idat_tune.data.pixels import decode
@@ -18,8 +19,10 @@ __all__ = [
     "batches",
     "content_hash",
     "decode",
+    "fold",
     "folder",
     "import_",
+    "joined",
     "listing",
     "load",
     "register_own",
