@@ -32,7 +32,7 @@ HOUSE = {
     "journal": "",
     "tracking": "mlflow",
     "trial": "ray torch numpy safetensors",
-    "search": "ray optuna safetensors",
+    "search": "ray optuna safetensors scipy",
     "doctor": "torch",
     "screen": "rich",
     "cli": "typer rich PIL",
