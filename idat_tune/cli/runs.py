@@ -22,6 +22,14 @@ def search(
     hours: Annotated[float | None, typer.Option(metavar="H", help="Propose nothing new after so long.")] = None,
     epochs: Annotated[int | None, typer.Option(metavar="N", help="Epochs per trial; the space's if absent.")] = None,
     seeds: Annotated[int, typer.Option(metavar="N", help="Runs of the winner in the final run.")] = 3,
+    top_k: Annotated[int, typer.Option(metavar="K", help="Best configs to confirm, beside the arms.")] = 5,
+    folds: Annotated[int, typer.Option(metavar="N", help="Splits to confirm them on.")] = 5,
+    no_confirm: Annotated[
+        bool, typer.Option("--no-confirm", help="Take the best on one val split; marked as unconfirmed.")
+    ] = False,
+    reopen_test: Annotated[
+        bool, typer.Option("--reopen-test", help="Go on though the test was opened, and open it again; recorded.")
+    ] = False,
     gpus_per_trial: Annotated[float | None, typer.Option(metavar="F", help="Part of a GPU per trial.")] = None,
     max_concurrent: Annotated[int | None, typer.Option(metavar="N", help="Trials at once.")] = None,
     address: Annotated[str | None, typer.Option(metavar="ADDR", help="Of a running Ray cluster, or 'auto'.")] = None,
@@ -56,6 +64,9 @@ def search(
             fixed=fixed,
             seed=seed,
             seeds=seeds,
+            top_k=top_k,
+            folds=0 if no_confirm else folds,
+            reopen_test=reopen_test,
             out=out,
             name=f"{name}-{known.name}" if name and several else name,
         )

@@ -1,4 +1,4 @@
-"""A search: explore with Optuna under Ray Tune, then train the winner on everything and test it once."""
+"""A search: explore with Optuna under Ray Tune, confirm the best, train the winner on everything, test it once."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -8,7 +8,7 @@ from idat_tune import data, tasks
 from idat_tune import space as spaces
 from idat_tune.search.listener import LOG, Interrupted, Listener
 from idat_tune.search.manifest import check_writable
-from idat_tune.search.plan import Plan, Resources
+from idat_tune.search.plan import FOLDS, TOP_K, Plan, Resources
 from idat_tune.space import Space
 
 __all__ = ["LOG", "Interrupted", "Listener", "Plan", "Resources", "plan_search", "run_searches", "search"]
@@ -25,6 +25,9 @@ def search(
     fixed: Mapping[str, Any] | None = None,
     seed: int = 0,
     seeds: int = 3,
+    top_k: int = TOP_K,
+    folds: int = FOLDS,
+    reopen_test: bool = False,
     gpus_per_trial: float | None = None,
     max_concurrent: int | None = None,
     address: str | None = None,
@@ -42,6 +45,9 @@ def search(
         fixed: dotted keys held at a value for all trials, such as `{"epochs": 20}`.
         seed: of the sampler and of every explored run.
         seeds: runs of the winner in the final run.
+        top_k: best explored configs that are confirmed, beside the arms.
+        folds: splits that they are confirmed on; 0 leaves confirming out, and the winner is marked as unconfirmed.
+        reopen_test: go on although the test split was opened before, and open it once more; recorded.
         gpus_per_trial: fraction of a GPU that a trial takes; 1 where there are GPUs, unless given.
         max_concurrent: trials at once; as many as cores or GPUs unless given.
         address: of a Ray cluster; one is started on this machine unless given.
@@ -57,7 +63,17 @@ def search(
         Interrupted: by Ctrl-C; the same call resumes.
     """
     plan = plan_search(
-        task, space=space, trials=trials, fixed=fixed or {}, seed=seed, seeds=seeds, out=Path(out), name=name
+        task,
+        space=space,
+        trials=trials,
+        fixed=fixed or {},
+        seed=seed,
+        seeds=seeds,
+        top_k=top_k,
+        folds=folds,
+        reopen_test=reopen_test,
+        out=Path(out),
+        name=name,
     )
     resources = Resources(hours, gpus_per_trial, max_concurrent, address)
     (result,) = run_searches([plan], resources, lambda plan: listener or Listener())
@@ -74,6 +90,9 @@ def plan_search(
     seeds: int,
     out: Path,
     name: str | None,
+    top_k: int = TOP_K,
+    folds: int = FOLDS,
+    reopen_test: bool = False,
 ) -> Plan:
     """The checked plan of a search; writes nothing and loads nothing heavy.
 
@@ -92,6 +111,9 @@ def plan_search(
         seed=seed,
         final_seeds=seeds,
         out=out,
+        top_k=top_k,
+        folds=folds,
+        reopen_test=reopen_test,
     )
     data.require(known.name)
     check_writable(plan.out)

@@ -27,18 +27,25 @@ MANY = 1_000_000  # the conductor, not Tune, says when there are no more trials
 
 
 def drive(plans: Iterable[Plan], resources: Resources, listen: Callable[[Plan], Listener]) -> Iterator[dict[str, Any]]:
-    """Carry out plans one after the other, each from where its journal ends; yields the result of each."""
+    """Carry out plans one after the other, each from where its journal ends; yields the result of each.
+
+    What won on one task is tried early on the next.
+    """
     session = Session(resources)
+    winners: dict[str, dict[str, Any]] = {}
     try:
-        for plan in plans:
+        for asked in plans:
+            plan = asked.hinted(winners)
             if not (plan.folder / JOURNAL).exists():
                 # Before anything is written; and once, instead of by all workers at the same time.
                 for name in plan.backbones():
                     model.fetch(name)
             with locked(plan.folder):
                 manifest = Manifest(plan, data.content_hash(plan.task.name))
-                known = manifest.content["result"]
-                yield known if known is not None else _search(plan, resources, session, manifest, listen(plan))
+                found = manifest.content["result"] or _search(plan, resources, session, manifest, listen(plan))
+                if found["winner"]:
+                    winners = {f"from-{plan.task.name}": found["winner"]["config"], **winners}
+                yield found
     finally:
         session.close()
 
