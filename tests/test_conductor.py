@@ -288,15 +288,6 @@ def test_starting_points_of_a_space_are_tried_right_after_the_arms(tmp_path):
     assert (payloads[3]["config"]["teacher"], payloads[3]["config"]["optim.lr"]) == ("none", 0.03)
 
 
-def test_time_that_is_up_ends_exploring_but_not_the_search(tmp_path):
-    plan = a_plan(tmp_path, trials=100)
-    conducting = begin(plan)
-    conducting.deadline = 0.0
-    payloads = run_all(conducting)
-    assert [payload["stage"] for payload in payloads].count(EXPLORE) == 3
-    assert conducting.finished
-
-
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [

@@ -19,7 +19,15 @@ def search(
         str | None, typer.Option(metavar="NAME|FILE", help="Search space; the task's own if absent.")
     ] = None,
     trials: Annotated[int, typer.Option(metavar="N", help="Trials to explore, arms included.")] = 32,
-    hours: Annotated[float | None, typer.Option(metavar="H", help="Propose nothing new after so long.")] = None,
+    hours: Annotated[
+        float | None, typer.Option(metavar="H", help="Propose nothing new after so long; final runs come on top.")
+    ] = None,
+    gpu_hours: Annotated[
+        float | None, typer.Option(metavar="H", help="The same, summed over the GPUs that trials take.")
+    ] = None,
+    patience: Annotated[
+        int | None, typer.Option(metavar="N", help="Propose nothing new after N trials without a gain beyond noise.")
+    ] = None,
     epochs: Annotated[int | None, typer.Option(metavar="N", help="Epochs per trial; the space's if absent.")] = None,
     seeds: Annotated[int, typer.Option(metavar="N", help="Runs of the winner in the final run.")] = 3,
     sampler: Annotated[
@@ -51,6 +59,8 @@ def search(
     from idat_tune.search.plan import HALVING, TPE
 
     check_positive("--hours", hours)
+    check_positive("--gpu-hours", gpu_hours)
+    check_positive("--patience", patience)
     check_positive("--gpus-per-trial", gpus_per_trial)
     check_positive("--max-concurrent", max_concurrent)
     fixed = parse_assignments(assignments)
@@ -75,7 +85,7 @@ def search(
         )
         for known in chosen
     ]
-    resources = Resources(hours, gpus_per_trial, max_concurrent, address)
+    resources = Resources(hours, gpus_per_trial, max_concurrent, address, gpu_hours, patience)
     results = []
     for result in _results(plans, resources, quiet):
         results.append(result)

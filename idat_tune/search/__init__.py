@@ -22,6 +22,8 @@ def search(
     space: str | Path | Space | None = None,
     trials: int = TRIALS,
     hours: float | None = None,
+    gpu_hours: float | None = None,
+    patience: int | None = None,
     fixed: Mapping[str, Any] | None = None,
     seed: int = 0,
     seeds: int = 3,
@@ -40,7 +42,10 @@ def search(
         task: name of a task.
         space: a space, its name or its YAML file; the task's own default unless given.
         trials: how many to explore, arms (default, alone, no_distill) included; the arms always run.
-        hours: after which no new trial is proposed.
+        hours: of exploring, after which no new trial is proposed; what follows exploring comes on top.
+        gpu_hours: the same, summed over the GPUs that explored trials take.
+        patience: ends exploring after so many trials in a row that brought nothing beyond the noise; see
+            `budget.longest_without_gain`.
         fixed: dotted keys held at a value for all trials, such as `{"epochs": 20}`.
         seed: of the sampler and of every explored run.
         seeds: runs of the winner in the final run.
@@ -72,7 +77,7 @@ def search(
         sampler=sampler,
         stopping=stopping,
     )
-    resources = Resources(hours, gpus_per_trial, max_concurrent, address)
+    resources = Resources(hours, gpus_per_trial, max_concurrent, address, gpu_hours, patience)
     (result,) = run_searches([plan], resources, lambda plan: listener or Listener())
     return result
 

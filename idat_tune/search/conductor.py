@@ -14,9 +14,10 @@ from ray.tune.search import Searcher
 from idat_tune.config import RunConfig
 from idat_tune.journal import COMPLETE, EXPLORE, FAILED, FINAL, STOPPED, TEST, Journal, TrialRecord
 from idat_tune.metrics import WORST, EpochMetrics, score
+from idat_tune.search.budget import Budget
 from idat_tune.search.listener import Listener
 from idat_tune.search.manifest import Manifest
-from idat_tune.search.plan import Job, Plan
+from idat_tune.search.plan import Job, Plan, Resources
 from idat_tune.search.sampler import distribution, exhausted, new_study, reseed, suggest
 from idat_tune.search.scheduler import METRIC, Stopper
 from idat_tune.search.stopping import rule
@@ -66,7 +67,7 @@ class Conductor(Searcher):
         manifest: Manifest,
         tracker: Tracker,
         listener: Listener,
-        deadline: float | None = None,
+        budget: Budget | None = None,
     ):
         super().__init__(metric=METRIC, mode="max")
         self.plan = plan
@@ -74,7 +75,8 @@ class Conductor(Searcher):
         self.manifest = manifest
         self.tracker = tracker
         self.listener = listener
-        self.deadline = deadline  # time.monotonic() after which nothing new is proposed
+        self.budget = budget or Budget(plan, Resources(), journal, manifest)
+        self.ended_by: str | None = None  # what of the budget ended exploring, in this session
         self.distributions = {param.label: distribution(param.domain) for param in plan.space.params}
         self.study = new_study(plan.sampler, plan.seed, plan.space)
         for record in journal.of(EXPLORE):
@@ -99,6 +101,7 @@ class Conductor(Searcher):
             return Searcher.FINISHED if self.finished else None
         next_up.started = time.perf_counter()
         self.live[trial_id] = next_up
+        self.budget.note(self._exploring())
         self.listener.trial_started(next_up.job)
         return self._payload(next_up.job)
 
@@ -116,8 +119,7 @@ class Conductor(Searcher):
         The arms' final run waits for no winner and so fills the gap in which the last explored trials run: a
         worker that waits is one that Tune ends, and a new one has all its imports before it.
         """
-        exploring = any(live.job.stage == EXPLORE for live in self.live.values())
-        if not exploring and not self.winner_chosen:
+        if not self._exploring() and not self.winner_chosen:
             self.winner_chosen = True
             return self._winner_jobs() or self._next_jobs()
         if self.arm_jobs:
@@ -137,11 +139,16 @@ class Conductor(Searcher):
         return payload
 
     def _may_propose(self) -> bool:
-        started = len(self.journal.of(EXPLORE)) + sum(live.job.stage == EXPLORE for live in self.live.values())
-        in_time = self.deadline is None or time.monotonic() < self.deadline
-        undecided = self.manifest.content["winner"] is None
-        enough = started >= self.plan.trials or not self.plan.space.params or exhausted(self.study)
-        return undecided and in_time and not enough
+        """Whether exploring goes on; tells once what ended it."""
+        if self.ended_by is None and self.manifest.content["winner"] is None:
+            self.ended_by = self.budget.ended_by(exhausted(self.study) or not self.plan.space.params)
+            if self.ended_by:
+                self.manifest.set("ended_by", self.ended_by)
+                self.listener.exploring_ended(self.ended_by)
+        return self.ended_by is None and self.manifest.content["winner"] is None
+
+    def _exploring(self) -> int:
+        return sum(live.job.stage == EXPLORE for live in self.live.values())
 
     def _propose(self) -> Live:
         number = self._free_number()
@@ -193,6 +200,7 @@ class Conductor(Searcher):
         if epoch is None:
             return
         self._report(live, epoch.epoch, result["score"])
+        self.budget.note(self._exploring())
         self.listener.epoch_done(live.job, epoch)
 
     def _report(self, live: Live, epoch: int, rank: float) -> None:
@@ -207,6 +215,7 @@ class Conductor(Searcher):
         was being handed to a reused worker.
         """
         live = self.live.pop(trial_id)
+        self.budget.note(self._exploring())
         if error and live.deaths < RETRIES:
             self.queue.appendleft(live.again())
             return

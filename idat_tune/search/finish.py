@@ -28,6 +28,7 @@ def result(plan: Plan, journal: Journal, manifest: Manifest, tracking_uri: str, 
         "name": plan.name,
         "task": plan.task.name,
         "trials": {status: sum(r.status == status for r in explored) for status in (COMPLETE, STOPPED, FAILED)},
+        "ended_by": manifest.content["ended_by"],
         "winner": None if winner is None else {**summary(journal, winner), "confirmed": None},
         "arms": {
             arm: summary(journal, record)

@@ -30,11 +30,13 @@ class Manifest:
             "created": _now(),
             "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
             "parent_run": "",
+            "explored": {"seconds": 0.0, "gpu_seconds": 0.0},
+            "ended_by": None,
             "winner": None,
             "test_openings": [],
             "result": None,
         }
-        self.content: dict[str, Any] = json.loads(self.path.read_text()) if self.path.exists() else fresh
+        self.content: dict[str, Any] = fresh | (json.loads(self.path.read_text()) if self.path.exists() else {})
         self._check(plan, fresh)
         self.content |= {"trials": plan.trials, "sampler": plan.sampler, "stopping": plan.stopping}
         self.save()

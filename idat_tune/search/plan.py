@@ -36,10 +36,12 @@ class Job:
 class Resources:
     """Where and how long a search may run."""
 
-    hours: float | None = None  # after which no new trial is proposed
+    hours: float | None = None  # of exploring, after which no new trial is proposed
     gpus_per_trial: float | None = None  # 1 where there are GPUs, unless given
     max_concurrent: int | None = None  # as many as cores or GPUs, unless given
     address: str | None = None  # of a Ray cluster; one is started here unless given
+    gpu_hours: float | None = None  # of exploring, summed over trials and GPUs
+    patience: int | None = None  # trials in a row that may bring nothing beyond the noise
 
 
 @dataclass(frozen=True)
