@@ -126,7 +126,7 @@ def test_time_after_exploring_is_not_exploring(tmp_path):
     clock.now += 500
     conducting.budget.note(0)
     assert conducting.budget.seconds == 30
-    assert json.loads(conducting.manifest.path.read_text())["explored"]["seconds"] == 30
+    assert json.loads(conducting.manifest.path.read_text())["spent"]["seconds"] == 30
 
 
 def record(accuracy, status=COMPLETE, arms=(), images=200):

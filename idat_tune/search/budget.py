@@ -37,7 +37,7 @@ class Budget:
         self.manifest = manifest
         self.gpus = gpus  # that a trial takes
         self.clock = clock
-        self.seconds, self.gpu_seconds = (manifest.content["explored"][key] for key in ("seconds", "gpu_seconds"))
+        self.seconds, self.gpu_seconds = (manifest.content["spent"][key] for key in ("seconds", "gpu_seconds"))
         if manifest.content["winner"] is None:  # more trials, hours or patience may have been asked for
             manifest.content["ended_by"] = None
         self.running = 0  # explored trials, since `noted`
@@ -55,7 +55,7 @@ class Budget:
         self.noted = now
         if running < self.running or now - self.saved > SAVE_EVERY:
             self.saved = now
-            self.manifest.set("explored", {"seconds": self.seconds, "gpu_seconds": self.gpu_seconds})
+            self.manifest.set("spent", {"seconds": self.seconds, "gpu_seconds": self.gpu_seconds})
         self.running = running
 
     def ended_by(self, exhausted: bool) -> str | None:

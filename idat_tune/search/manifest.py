@@ -30,7 +30,7 @@ class Manifest:
             "created": _now(),
             "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
             "parent_run": "",
-            "explored": {"seconds": 0.0, "gpu_seconds": 0.0},
+            "spent": {"seconds": 0.0, "gpu_seconds": 0.0},
             "ended_by": None,
             "winner": None,
             "test_openings": [],
