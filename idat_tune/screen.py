@@ -22,6 +22,7 @@ from idat_tune.journal import COMPLETE, CONFIRM, EXPLORE, FAILED, STOPPED, Trial
 from idat_tune.kinds import KINDS
 from idat_tune.metrics import EpochMetrics
 from idat_tune.search import LOG, Listener
+from idat_tune.search.budget import WHY
 from idat_tune.search.plan import Job, Plan
 from idat_tune.tasks import Task
 
@@ -116,6 +117,10 @@ class Progress(Listener):
         if self.live is None or record.status == FAILED:
             self.say(line)
         self._draw()
+
+    def exploring_ended(self, limit: str) -> None:
+        """Say which limit it was."""
+        self.say(f"exploring ends ({limit}): {WHY[limit]}")
 
     def winner_chosen(self, winner: TrialRecord) -> None:
         """Say that exploring is over."""

@@ -297,15 +297,6 @@ def test_starting_points_of_a_space_are_tried_right_after_the_arms(tmp_path):
     assert (payloads[3]["config"]["teacher"], payloads[3]["config"]["optim.lr"]) == ("none", 0.03)
 
 
-def test_time_that_is_up_ends_exploring_but_not_the_search(tmp_path):
-    plan = a_plan(tmp_path, trials=100)
-    conducting = begin(plan)
-    conducting.deadline = 0.0
-    payloads = run_all(conducting)
-    assert [payload["stage"] for payload in payloads].count(EXPLORE) == 3
-    assert conducting.finished
-
-
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
@@ -398,7 +389,7 @@ def test_every_contender_is_confirmed_on_the_same_splits_with_the_same_seeds(tmp
     conducting = begin(a_plan(tmp_path, folds=3, top_k=1, seed=40))
     payloads = [payload for payload in run_all(conducting) if payload["stage"] == CONFIRM]
     assert {(payload["fold"], payload["config"]["seed"]) for payload in payloads} == {(0, 40), (1, 41), (2, 42)}
-    assert len({record.contender for record in conducting.journal.of(CONFIRM)}) >= 4  # arms and the best
+    assert {record.contender for record in conducting.journal.of(CONFIRM)} > {"arm-default", "arm-alone"}
 
 
 @pytest.mark.parametrize(("drop_path", "run"), [(0.0, False), (0.1, True)])

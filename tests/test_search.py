@@ -53,7 +53,10 @@ def test_stdout_is_json_alone_and_no_noise_reaches_the_screen(searched):
     assert len(done.stdout.strip().splitlines()) == 1
     for line in done.stderr.splitlines():
         assert line.startswith(
-            ("search ", "arm-", "trial-", "confirm-", "final-", "the winner", "the test", "test ")
+            (
+                *("search ", "arm-", "trial-", "confirm-", "final-"),
+                *("exploring ends", "the winner", "the test", "test "),
+            )
         ), line
     assert "mlflow" in (out / "first" / "log.txt").read_text()
 

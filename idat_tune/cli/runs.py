@@ -19,7 +19,15 @@ def search(
         str | None, typer.Option(metavar="NAME|FILE", help="Search space; the task's own if absent.")
     ] = None,
     trials: Annotated[int, typer.Option(metavar="N", help="Trials to explore, arms included.")] = 32,
-    hours: Annotated[float | None, typer.Option(metavar="H", help="Propose nothing new after so long.")] = None,
+    hours: Annotated[
+        float | None, typer.Option(metavar="H", help="Propose nothing new after so long; final runs come on top.")
+    ] = None,
+    gpu_hours: Annotated[
+        float | None, typer.Option(metavar="H", help="The same, summed over the GPUs that trials take.")
+    ] = None,
+    patience: Annotated[
+        int | None, typer.Option(metavar="N", help="Propose nothing new after N trials without a gain beyond noise.")
+    ] = None,
     epochs: Annotated[int | None, typer.Option(metavar="N", help="Epochs per trial; the space's if absent.")] = None,
     seeds: Annotated[int, typer.Option(metavar="N", help="Runs of the winner in the final run.")] = 3,
     top_k: Annotated[int, typer.Option(metavar="K", help="Best configs to confirm, beside the arms.")] = 5,
@@ -30,12 +38,23 @@ def search(
     reopen_test: Annotated[
         bool, typer.Option("--reopen-test", help="Go on though the test was opened, and open it again; recorded.")
     ] = False,
+    sampler: Annotated[
+        str | None, typer.Option(metavar="NAME", help="What proposes trials: tpe (if absent), random, grid or gp.")
+    ] = None,
+    stopping: Annotated[
+        str | None, typer.Option(metavar="RULE", help="Which end early: by halving (if absent), median or none.")
+    ] = None,
     gpus_per_trial: Annotated[float | None, typer.Option(metavar="F", help="Part of a GPU per trial.")] = None,
     max_concurrent: Annotated[int | None, typer.Option(metavar="N", help="Trials at once.")] = None,
     address: Annotated[str | None, typer.Option(metavar="ADDR", help="Of a running Ray cluster, or 'auto'.")] = None,
     out: Out = OUT,
     name: Annotated[str | None, typer.Option(help="Of the search; the same name again resumes it.")] = None,
-    seed: Annotated[int, typer.Option(metavar="S", help="Of the sampler and of every trial.")] = 0,
+    seed: Annotated[
+        int,
+        typer.Option(
+            metavar="S", help="Of the sampler and of every trial; with --max-concurrent 1 a search repeats itself."
+        ),
+    ] = 0,
     assignments: Set = [],  # noqa: B006
     weights: Weights = None,
     as_json: Json = False,
@@ -45,8 +64,11 @@ def search(
     from idat_tune import tasks
     from idat_tune.config import parse_assignments
     from idat_tune.search import Resources, plan_search
+    from idat_tune.search.plan import HALVING, TPE
 
     check_positive("--hours", hours)
+    check_positive("--gpu-hours", gpu_hours)
+    check_positive("--patience", patience)
     check_positive("--gpus-per-trial", gpus_per_trial)
     check_positive("--max-concurrent", max_concurrent)
     fixed = parse_assignments(assignments)
@@ -69,10 +91,12 @@ def search(
             reopen_test=reopen_test,
             out=out,
             name=f"{name}-{known.name}" if name and several else name,
+            sampler=sampler or TPE,
+            stopping=stopping or HALVING,
         )
         for known in chosen
     ]
-    resources = Resources(hours, gpus_per_trial, max_concurrent, address)
+    resources = Resources(hours, gpus_per_trial, max_concurrent, address, gpu_hours, patience)
     results = []
     for result in _results(plans, resources, quiet):
         results.append(result)

@@ -13,12 +13,14 @@ from ray.tune.search import Searcher
 
 from idat_tune.journal import COMPLETE, CONFIRM, EXPLORE, FAILED, FINAL, STOPPED, TEST, Journal, TrialRecord
 from idat_tune.metrics import EpochMetrics, score
+from idat_tune.search.budget import Budget
 from idat_tune.search.confirm import Confirmation, arms, best_explored, config_of, confirm_job, contender
-from idat_tune.search.halving import METRIC, Halving
 from idat_tune.search.listener import Listener
 from idat_tune.search.manifest import Manifest
-from idat_tune.search.plan import DEFAULT, Job, Plan, jobs_of
-from idat_tune.search.sampler import distribution, new_study, suggest
+from idat_tune.search.plan import DEFAULT, Job, Plan, Resources, jobs_of
+from idat_tune.search.sampler import distribution, exhausted, new_study, reseed, suggest
+from idat_tune.search.scheduler import METRIC, Stopper
+from idat_tune.search.stopping import rule
 from idat_tune.space import Domain
 from idat_tune.tracking import Tracker
 
@@ -65,7 +67,7 @@ class Conductor(Searcher):
         manifest: Manifest,
         tracker: Tracker,
         listener: Listener,
-        deadline: float | None = None,
+        budget: Budget | None = None,
     ):
         super().__init__(metric=METRIC, mode="max")
         self.plan = plan
@@ -73,10 +75,10 @@ class Conductor(Searcher):
         self.manifest = manifest
         self.tracker = tracker
         self.listener = listener
-        self.deadline = deadline  # time.monotonic() after which nothing new is proposed
+        self.budget = budget or Budget(plan, Resources(), journal, manifest)
+        self.ended_by: str | None = None  # what of the budget ended exploring, in this session
         self.distributions = {param.label: distribution(param.domain) for param in plan.space.params}
-        # Another seed after a restart: the same one would draw again what has been tried.
-        self.study = new_study(plan.seed + len(journal.records))
+        self.study = new_study(plan.sampler, plan.seed, plan.space)
         for record in journal.of(EXPLORE):
             self._replay(record)
         first = [] if manifest.content["winner"] else plan.first_jobs()
@@ -86,7 +88,7 @@ class Conductor(Searcher):
         self.winner_chosen = self.tested = False
         self.live: dict[str, Live] = {}
         self.finished = False  # every stage is through
-        self.scheduler = Halving(*self._schedule(), journal)
+        self.scheduler = Stopper(rule(plan.stopping, *self._schedule()), journal)
 
     def _schedule(self) -> tuple[int, int]:
         default = self.plan.config_of({})
@@ -100,6 +102,7 @@ class Conductor(Searcher):
             return Searcher.FINISHED if self.finished else None
         next_up.started = time.perf_counter()
         self.live[trial_id] = next_up
+        self.budget.note(self._exploring())
         self.listener.trial_started(next_up.job)
         return self._payload(next_up.job)
 
@@ -176,23 +179,33 @@ class Conductor(Searcher):
         return [r for r in done if config_of(r) in wanted] if any(config_of(r) in ours for r in done) else []
 
     def _may_propose(self) -> bool:
-        started = len(self.journal.of(EXPLORE)) + sum(live.job.stage == EXPLORE for live in self.live.values())
-        in_time = self.deadline is None or time.monotonic() < self.deadline
+        """Whether exploring goes on; tells once what ended it."""
         undecided = not self.manifest.content["explored"] and self.manifest.content["winner"] is None
-        return undecided and in_time and bool(self.plan.space.params) and started < self.plan.trials
+        if undecided and self.ended_by is None:
+            self.ended_by = self.budget.ended_by(exhausted(self.study) or not self.plan.space.params)
+            if self.ended_by:
+                self.manifest.set("ended_by", self.ended_by)
+                self.listener.exploring_ended(self.ended_by)
+        return undecided and self.ended_by is None
+
+    def _exploring(self) -> int:
+        return len(self._running(EXPLORE))
 
     def _propose(self) -> Live:
+        number = self._free_number()
+        reseed(self.study, self.plan.sampler, self.plan.seed, number, self.plan.space)
         proposal = self.study.ask()
 
         def ask(label: str, domain: Domain) -> Any:
             return suggest(proposal, label, domain)
 
         config = self.plan.config_of(self.plan.space.propose(ask))
-        return Live(Job(self._free_id(), EXPLORE, (), config), proposal)
+        return Live(Job(_trial_name(number), EXPLORE, (), config), proposal)
 
-    def _free_id(self) -> str:
+    def _free_number(self) -> int:
+        """The first that no trial has; one that a restart cut off is proposed again under its number."""
         taken = {record.id for record in self.journal.records} | {live.job.id for live in self.live.values()}
-        return next(name for number in range(10**9) if (name := f"trial-{number:03d}") not in taken)
+        return next(number for number in range(10**9) if _trial_name(number) not in taken)
 
     def _winner_jobs(self) -> list[Job]:
         """Freeze the winner; what of its final run is not done yet."""
@@ -236,6 +249,7 @@ class Conductor(Searcher):
         if epoch is None:
             return
         self._report(live, epoch.epoch, result["score"])
+        self.budget.note(self._exploring())
         self.listener.epoch_done(live.job, epoch)
 
     def _report(self, live: Live, epoch: int, rank: float) -> None:
@@ -244,12 +258,13 @@ class Conductor(Searcher):
             live.reported = epoch
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """A trial has ended: finished, stopped by halving, failed, died with its worker, or cut off with the search.
+        """A trial has ended: finished, stopped early, failed, died with its worker, or cut off with the search.
 
         Trials whose worker died come back through our own queue, because Tune tries none again that died while it
         was being handed to a reused worker.
         """
         live = self.live.pop(trial_id)
+        self.budget.note(self._exploring())
         if error and live.deaths < RETRIES:
             self.queue.appendleft(live.again())
             return
@@ -336,6 +351,10 @@ class Conductor(Searcher):
 
     def restore(self, checkpoint_path: str) -> None:
         """Nothing: a search resumes from its journal."""
+
+
+def _trial_name(number: int) -> str:
+    return f"trial-{number:03d}"
 
 
 def trained_file(plan: Plan, job: str) -> Path:

@@ -14,6 +14,7 @@ from idat_tune import data, model
 from idat_tune.data import Images
 from idat_tune.journal import Journal
 from idat_tune.search import finish
+from idat_tune.search.budget import Budget
 from idat_tune.search.cluster import Session, log_to, remove_tune_files
 from idat_tune.search.conductor import Conductor
 from idat_tune.search.listener import LOG, Interrupted, Listener
@@ -34,6 +35,8 @@ def drive(plans: Iterable[Plan], resources: Resources, listen: Callable[[Plan], 
     session = Session(resources)
     winners: dict[str, dict[str, Any]] = {}
     try:
+        if resources.gpu_hours is not None:
+            session.start()  # before anything is written: it refuses where trials take no GPU
         for asked in plans:
             plan = asked.hinted(winners)
             if not (plan.folder / JOURNAL).exists():
@@ -63,7 +66,8 @@ def _search(
         workers, gpus = session.start()
         tracker = tracking.result()
     with _closing(tracker):
-        conductor = Conductor(plan, journal, manifest, tracker, listener, _deadline(resources))
+        budget = Budget(plan, resources, journal, manifest, gpus)
+        conductor = Conductor(plan, journal, manifest, tracker, listener, budget)
         listener.search_started(plan, workers, journal.records)
         try:
             _tune(plan, conductor, workers, gpus)
@@ -72,10 +76,6 @@ def _search(
         if not conductor.finished:
             raise Interrupted(f"search '{plan.name}' was interrupted; what was finished is kept")
         return _gather(plan, journal, manifest, tracker, time.perf_counter() - began)
-
-
-def _deadline(resources: Resources) -> float | None:
-    return None if resources.hours is None else time.monotonic() + 3600 * resources.hours
 
 
 def _images(plan: Plan) -> dict[str, Images]:

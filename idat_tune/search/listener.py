@@ -32,7 +32,10 @@ class Listener:
         """A running trial got through an epoch."""
 
     def trial_ended(self, record: TrialRecord) -> None:
-        """A trial finished, was stopped by halving, or failed."""
+        """A trial finished, was stopped early, or failed."""
+
+    def exploring_ended(self, limit: str) -> None:
+        """Nothing new is proposed any more, for the reason that `budget.WHY` has; what runs goes on to its end."""
 
     def winner_chosen(self, winner: TrialRecord) -> None:
         """Exploring is over and the winner is frozen; its trainings on all training images follow."""

@@ -32,13 +32,16 @@ class Manifest:
             "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
             "parent_run": "",
             "explored": False,
+            "spent": {"seconds": 0.0, "gpu_seconds": 0.0},
+            "ended_by": None,
             "winner": None,
             "test_openings": [],
             "result": None,
         }
-        self.content: dict[str, Any] = json.loads(self.path.read_text()) if self.path.exists() else fresh
+        self.content: dict[str, Any] = fresh | (json.loads(self.path.read_text()) if self.path.exists() else {})
         self._check(plan, fresh)
         self._go_on(plan)
+        self.content |= {"sampler": plan.sampler, "stopping": plan.stopping}
         self.save()
 
     def _check(self, plan: Plan, fresh: dict[str, Any]) -> None:

@@ -10,13 +10,17 @@ from typing import Any, Self
 from idat_tune import tasks
 from idat_tune.backbones import NO_TEACHER
 from idat_tune.config import RunConfig
-from idat_tune.errors import BadInput
+from idat_tune.errors import BadInput, unknown
 from idat_tune.journal import EXPLORE, FINAL, TEST
+from idat_tune.search import grid
 from idat_tune.space import Choice, Domain, Space
 from idat_tune.tasks import Task
 
 DEFAULT, ALONE, NO_DISTILL, WINNER = "default", "alone", "no_distill", "winner"  # arms
 TOP_K, FOLDS = 5, 5  # of the confirm stage
+
+SAMPLERS = TPE, RANDOM, GRID, GP = ("tpe", "random", "grid", "gp")
+RULES = HALVING, MEDIAN, NONE = ("halving", "median", "none")  # which end proposed trials early
 
 
 @dataclass(frozen=True)
@@ -35,10 +39,12 @@ class Job:
 class Resources:
     """Where and how long a search may run."""
 
-    hours: float | None = None  # after which no new trial is proposed
+    hours: float | None = None  # of exploring, after which no new trial is proposed
     gpus_per_trial: float | None = None  # 1 where there are GPUs, unless given
     max_concurrent: int | None = None  # as many as cores or GPUs, unless given
     address: str | None = None  # of a Ray cluster; one is started here unless given
+    gpu_hours: float | None = None  # of exploring, summed over trials and GPUs
+    patience: int | None = None  # trials in a row that may bring nothing beyond the noise
 
 
 @dataclass(frozen=True)
@@ -56,6 +62,8 @@ class Plan:
     folds: int = FOLDS  # splits that they are confirmed on; 0 leaves the stage out
     reopen_test: bool = False  # whether to go on where the test split was opened already, and open it once more
     hints: tuple[tuple[str, tuple[tuple[str, Any], ...]], ...] = ()  # points to try after the arms, by trial id
+    sampler: str = TPE  # what proposes trials
+    stopping: str = HALVING  # which of them end early
 
     @property
     def folder(self) -> Path:
@@ -77,6 +85,8 @@ class Plan:
         top_k: int = TOP_K,
         folds: int = FOLDS,
         reopen_test: bool = False,
+        sampler: str = TPE,
+        stopping: str = HALVING,
     ) -> Self:
         """A plan whose every possible trial is a valid run.
 
@@ -92,8 +102,26 @@ class Plan:
             raise BadInput(f"--name cannot be '{name}': it names a folder, of letters, digits, '-', '_' and '.'")
         if not 0 <= seed < 2**31:
             raise BadInput(f"--seed cannot be {seed}: it goes from 0 to {2**31 - 1}")
-        held, place = space.with_fixed(fixed), out.absolute()
-        plan = cls(name, tasks.get(task), held, trials, seed, final_seeds, place, top_k, folds, reopen_test)
+        for what, chosen, known in (("--sampler", sampler, SAMPLERS), ("--stopping", stopping, RULES)):
+            if chosen not in known:
+                raise unknown(what, chosen, known)
+        searched, place = space.with_fixed(fixed), out.absolute()
+        if sampler == GRID:
+            grid.points(searched)
+        plan = cls(
+            name,
+            tasks.get(task),
+            searched,
+            trials,
+            seed,
+            final_seeds,
+            place,
+            top_k,
+            folds,
+            reopen_test,
+            sampler=sampler,
+            stopping=stopping,
+        )
         for point in (*plan._corners(), *map(dict, plan.space.start), {}):
             plan.config_of(point)
         return plan
