@@ -143,6 +143,10 @@ class Progress(Listener):
         self.say(f"error: Ray's {process} process died; what was finished is kept. Go on: {self.way_on}")
         os._exit(1)
 
+    def interrupted(self) -> None:
+        """Say at once that it was heard."""
+        self.say("stopping")
+
     def say(self, text: str) -> None:
         """Print a line above the live part."""
         self.console.print(text, markup=False)

@@ -48,3 +48,6 @@ class Listener:
 
     def ray_lost(self, process: str) -> None:
         """A process of Ray's died; Ray is about to end this process. What was finished is kept."""
+
+    def interrupted(self) -> None:
+        """The search was told to stop, and is about to."""
