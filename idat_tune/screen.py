@@ -129,9 +129,10 @@ class Progress(Listener):
         self.say(f"the winner is {winner.id}, val {accuracy}: {brief(winner.config)}")
         self._draw()
 
-    def test_opened(self, students: int) -> None:
+    def test_opened(self, students: int, opening: int) -> None:
         """Say so, as it happens once."""
-        self.say(f"the test split is opened, once, for {students} students")
+        count = "once" if opening == 1 else f"for time {opening} in this search"
+        self.say(f"the test split is opened, {count}, for {students} students")
 
     def tracking_failed(self, reason: str) -> None:
         """Say it once."""

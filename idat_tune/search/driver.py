@@ -194,7 +194,12 @@ def _gather(plan: Plan, journal: Journal, manifest: Manifest, tracker: Tracker, 
     tracker.finish(
         "FINISHED" if exported else "FAILED",
         finish.tracked_metrics(result),
-        {"status": "finished" if exported else "failed", "verdict": result["verdict"]},
+        {
+            "status": "finished" if exported else "failed",
+            "verdict": result["verdict"],
+            "confirmed": str(bool(plan.folds)).lower(),
+            "test_openings": str(result["test_openings"]),
+        },
     )
     if exported:  # what failed is tried again when the same command is given again
         manifest.set("result", result)
