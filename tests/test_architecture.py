@@ -33,6 +33,7 @@ HOUSE = {
     "journal": "",
     "tracking": "mlflow",
     "trial": "ray torch numpy safetensors",
+    "probe": "torch",
     "search": "ray optuna safetensors scipy",
     "doctor": "torch",
     "screen": "rich",

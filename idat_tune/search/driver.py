@@ -78,7 +78,7 @@ def _search(
         return _gather(plan, journal, manifest, tracker, time.perf_counter() - began)
 
 
-def _images(plan: Plan) -> dict[str, Images]:
+def visible_images(plan: Plan) -> dict[str, Images]:
     """The splits that trials may see; the test split is not among them."""
     spec = model.input_spec(plan.config_of({}).student)
     return {
@@ -117,7 +117,7 @@ def _closing(tracker: Tracker) -> Iterator[None]:
 
 
 def _tune(plan: Plan, conductor: Conductor, workers: int, gpus: float) -> None:
-    trainable = tune.with_resources(tune.with_parameters(Trial, images=_images(plan)), {"cpu": 1, "gpu": gpus})
+    trainable = tune.with_resources(tune.with_parameters(Trial, images=visible_images(plan)), {"cpu": 1, "gpu": gpus})
     tuner = tune.Tuner(
         trainable,
         tune_config=tune.TuneConfig(
