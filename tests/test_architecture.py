@@ -37,6 +37,7 @@ HOUSE = {
     "search": "ray optuna safetensors scipy",
     "doctor": "torch",
     "screen": "rich",
+    "progress": "rich",
     "cli": "typer rich PIL",
 }
 MODEL_SIDE = ("adapters", "distill", "weights", "model", "cost", "engine", "run", "export", "single")

@@ -68,7 +68,7 @@ def _search(
     with _closing(tracker):
         budget = Budget(plan, resources, journal, manifest, gpus)
         conductor = Conductor(plan, journal, manifest, tracker, listener, budget)
-        listener.search_started(plan, workers, journal.records)
+        listener.search_started(plan, workers, journal.records, budget)
         try:
             _tune(plan, conductor, workers, gpus)
         finally:

@@ -79,8 +79,10 @@ def _probers(plan: Plan, workers: int, gpus: float) -> tuple[list[Any], dict[str
 
 def _costs(configs: Sequence[RunConfig]) -> Costs:
     """What the configs cost by their shapes, one of each kind that differs in that; the first ones stay."""
-    distinct = {cost_key(config): config for config in reversed(configs)}
-    return {config: cost.describe(config) for config in reversed(distinct.values())}
+    distinct: dict[tuple, RunConfig] = {}
+    for config in configs:
+        distinct.setdefault(cost_key(config), config)
+    return {config: cost.describe(config) for config in distinct.values()}
 
 
 def _gflop(cost: Mapping[str, Any]) -> float:
