@@ -20,6 +20,10 @@ class Diverged(IdatError):
     """Training produced a loss that is not finite; trying again cannot help."""
 
 
+class DiskFull(IdatError):
+    """Nothing more can be written; what was written before is kept."""
+
+
 def unknown(kind: str, name: object, known: Iterable[str]) -> BadInput:
     """The error for a name that is not in a closed list, with the nearest known one."""
     names = list(known)

@@ -29,8 +29,9 @@ FRESH = 2.0  # seconds for which a forecast of the time left is good, less what 
 class Progress(Listener):
     """Follows a search: a live view on a terminal, a line per trial elsewhere or when `quiet`."""
 
-    def __init__(self, quiet: bool = False):
+    def __init__(self, quiet: bool = False, way_on: str = "the same command"):
         self.quiet = quiet
+        self.way_on = way_on  # the command that resumes the search
         self.open = ExitStack()
         self.console = Console(stderr=True, highlight=False, soft_wrap=True)
         self.live: Live | None = None
@@ -108,6 +109,16 @@ class Progress(Listener):
     def test_opened(self, students: int) -> None:
         """Say so, as it happens once."""
         self.say(f"the test split is opened, once, for {students} students")
+
+    def tracking_failed(self, reason: str) -> None:
+        """Say it once."""
+        self.say(f"tracking failed ({reason}); the search goes on, and what is missing is tried again at its end")
+
+    def ray_lost(self, process: str) -> None:
+        """Say what happened and how to go on, and leave: Ray would end this process in a while, without a word."""
+        self.close()
+        self.say(f"error: Ray's {process} process died; what was finished is kept. Go on: {self.way_on}")
+        os._exit(1)
 
     def say(self, text: str) -> None:
         """Print a line above the live part."""

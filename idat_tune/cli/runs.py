@@ -149,7 +149,7 @@ def _results(plans: list[Any], resources: Any, quiet: bool) -> Iterator[dict[str
     shown = []
 
     def listen(plan: Any) -> Progress:
-        shown.append(Progress(quiet))
+        shown.append(Progress(quiet, command_again(plan.task.name, plan.name)))
         return shown[-1]
 
     running = iter(plans)
@@ -191,7 +191,7 @@ def command_again(task: str, name: str) -> str:
             next(words, None)
         elif not word.startswith(("--task=", "--name=")):
             kept.append(word)
-    return shlex.join([program(), *kept, "--task", task, "--name", name])
+    return f"{program()} {shlex.join([*kept, '--task', task, '--name', name])}"
 
 
 def _show(result: dict[str, Any]) -> None:

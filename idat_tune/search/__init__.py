@@ -7,7 +7,7 @@ from typing import Any
 from idat_tune import data, tasks
 from idat_tune import space as spaces
 from idat_tune.search.listener import LOG, Interrupted, Listener
-from idat_tune.search.manifest import check_writable
+from idat_tune.search.manifest import check_resumable, check_writable
 from idat_tune.search.plan import FOLDS, HALVING, TOP_K, TPE, Plan, Resources
 from idat_tune.space import Space
 
@@ -174,6 +174,7 @@ def plan_search(
     )
     data.require(known.name)
     check_writable(plan.out)
+    check_resumable(plan)
     return plan
 
 

@@ -126,6 +126,15 @@ def trained_file(plan: Plan, job: str) -> Path:
     return plan.folder / "final" / f"{job}.safetensors"
 
 
+def keep_trained(plan: Plan, job: str, state: bytes) -> None:
+    """Keep them: whole or not at all."""
+    path = trained_file(plan, job)
+    path.parent.mkdir(exist_ok=True)
+    partial = path.with_suffix(".partial")
+    partial.write_bytes(state)
+    partial.replace(path)
+
+
 def best(journal: Journal) -> TrialRecord | None:
     """The explored trial with the best last epoch among those that ran to their end; None if there is none."""
     return max([*arms(journal), *best_explored(journal)], key=lambda record: record.score, default=None)

@@ -1,17 +1,18 @@
 """Runs a plan: holds its folder, starts Ray, lets the conductor propose, and gathers what came out."""
 
+import errno
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from ray import tune
 
-from idat_tune import data, model
+from idat_tune import data, model, tracking
 from idat_tune.data import Images
+from idat_tune.errors import DiskFull
 from idat_tune.journal import Journal
 from idat_tune.search import finish
 from idat_tune.search.budget import Budget
@@ -23,6 +24,7 @@ from idat_tune.search.plan import Plan, Resources
 from idat_tune.tracking import Tracker
 from idat_tune.trial import Trial
 
+MOST_TEXT = 500  # characters of a reason in a tag
 JOURNAL = "journal.jsonl"  # in the search folder
 MANY = 1_000_000  # the conductor, not Tune, says when there are no more trials
 
@@ -60,22 +62,26 @@ def _search(
     listener.search_opened(plan)
     log_to(plan.folder / LOG)
     journal = Journal(plan.folder / JOURNAL)
-    # A new tracking store takes seconds to lay out, and so does Ray to start: both at once.
-    with ThreadPoolExecutor(1) as background:
-        tracking = background.submit(_tracker, plan, journal, manifest)
+    session.lost = listener.ray_lost
+    with _terminated_as_interrupted():
+        # A new tracking store takes seconds to lay out, and so does Ray to start: both at once. As a daemon, so that
+        # Ctrl-C need not wait for it.
+        store = threading.Thread(target=tracking.lay_out, args=(plan.out,), daemon=True)
+        store.start()
         workers, gpus = session.start()
-        tracker = tracking.result()
-    with _closing(tracker):
-        budget = Budget(plan, resources, journal, manifest, gpus)
-        conductor = Conductor(plan, journal, manifest, tracker, listener, budget)
-        listener.search_started(plan, workers, journal.records, budget)
-        try:
+        store.join()
+        tracker = Tracker(plan.out, plan.task.name)
+        with _closing(plan, tracker):
+            _open(tracker, plan, journal, manifest)
+            budget = Budget(plan, resources, journal, manifest, gpus)
+            conductor = Conductor(plan, journal, manifest, tracker, listener, budget)
+            listener.search_started(plan, workers, journal.records, budget)
             _tune(plan, conductor, workers, gpus)
-        finally:
             journal.write_tables(plan.folder)
-        if not conductor.finished:
-            raise Interrupted(f"search '{plan.name}' was interrupted; what was finished is kept")
-        return _gather(plan, journal, manifest, tracker, time.perf_counter() - began)
+            if not conductor.finished:
+                raise Interrupted(f"search '{plan.name}' was interrupted; what was finished is kept")
+            conductor.track_the_rest()
+            return _gather(plan, journal, manifest, tracker, time.perf_counter() - began)
 
 
 def visible_images(plan: Plan) -> dict[str, Images]:
@@ -87,8 +93,8 @@ def visible_images(plan: Plan) -> dict[str, Images]:
     }
 
 
-def _tracker(plan: Plan, journal: Journal, manifest: Manifest) -> Tracker:
-    tracker = Tracker(plan.out, plan.task.name)
+def _open(tracker: Tracker, plan: Plan, journal: Journal, manifest: Manifest) -> None:
+    """Open the parent run, and complete what a crash left of its children."""
     params = {
         "task": plan.task.name,
         "space": plan.space.name,
@@ -96,15 +102,18 @@ def _tracker(plan: Plan, journal: Journal, manifest: Manifest) -> Tracker:
         "seed": plan.seed,
         **{f"fixed.{key}": value for key, value in plan.space.fixed},
     }
-    tags = {"group": plan.task.group, "data_hash": manifest.content["data_hash"]}
+    tags = {
+        "group": plan.task.group,
+        "data_hash": manifest.content["data_hash"],
+        "search_id": manifest.content["search_id"],
+    }
     manifest.set("parent_run", tracker.start(plan.name, params, tags, manifest.content["parent_run"]))
     for record in journal.records:
         tracker.log_trial(record)
-    return tracker
 
 
 @contextmanager
-def _closing(tracker: Tracker) -> Iterator[None]:
+def _closing(plan: Plan, tracker: Tracker) -> Iterator[None]:
     """No parent run stays open when the search is cut off or fails."""
     try:
         yield
@@ -112,8 +121,24 @@ def _closing(tracker: Tracker) -> Iterator[None]:
         tracker.finish("KILLED", {}, {"status": "interrupted"})
         raise
     except Exception as failure:
-        tracker.finish("FAILED", {}, {"status": "failed", "reason": str(failure)})
+        with suppress(Exception):  # the tracking may be what failed
+            tracker.finish("FAILED", {}, {"status": "failed", "reason": str(failure)[:MOST_TEXT]})
+        if _disk_is_full(failure):
+            raise DiskFull(
+                f"the disk that holds {plan.folder} is full; make room and give the same command again: "
+                "what was finished is kept"
+            ) from failure
         raise
+
+
+def _disk_is_full(failure: BaseException | None) -> bool:
+    """Whether a failure, or one that it came from, is for want of room."""
+    while failure is not None:
+        full = isinstance(failure, OSError) and failure.errno in (errno.ENOSPC, errno.EDQUOT)
+        if full or any(words in str(failure) for words in ("No space left on device", "disk is full")):
+            return True
+        failure = failure.__cause__ or failure.__context__
+    return False
 
 
 def _tune(plan: Plan, conductor: Conductor, workers: int, gpus: float) -> None:
@@ -136,8 +161,7 @@ def _tune(plan: Plan, conductor: Conductor, workers: int, gpus: float) -> None:
             verbose=0,
         ),
     )
-    with _terminated_as_interrupted():
-        tuner.fit()
+    tuner.fit()
     remove_tune_files(plan.folder / "tune")
 
 

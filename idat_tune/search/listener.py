@@ -43,3 +43,9 @@ class Listener:
 
     def test_opened(self, students: int) -> None:
         """The test split is opened, once, for all students of the final run."""
+
+    def tracking_failed(self, reason: str) -> None:
+        """The tracking store takes nothing more; the search goes on, and tries again at its end."""
+
+    def ray_lost(self, process: str) -> None:
+        """A process of Ray's died; Ray is about to end this process. What was finished is kept."""
