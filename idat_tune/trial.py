@@ -21,14 +21,18 @@ from idat_tune.run import choose_device, evaluate_all, run, to_device
 RUNNING = "running"
 
 
+def settle() -> None:
+    """Make this process a worker: one thread, as the cores are taken by other trials, and the user's own tasks."""
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
+    data.register_own()  # which RunConfig must know here too
+
+
 class Trial(tune.Trainable):
     """What Ray Tune calls: `step` is one epoch. A failure is a result with a reason, not an exception."""
 
     def setup(self, config: dict[str, Any], images: Mapping[str, Images]) -> None:
         """Take the splits once, out of Ray's object store, and prepare the first trial."""
-        # More threads per trial were slower, and the cores are taken by other trials.
-        torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
-        data.register_own()  # the user's own tasks, which RunConfig must know here too
+        settle()
         self.images = images
         self.reset_config(config)
 

@@ -75,7 +75,7 @@ def _search(
             _open(tracker, plan, journal, manifest)
             budget = Budget(plan, resources, journal, manifest, gpus)
             conductor = Conductor(plan, journal, manifest, tracker, listener, budget)
-            listener.search_started(plan, workers, journal.records)
+            listener.search_started(plan, workers, journal.records, budget)
             _tune(plan, conductor, workers, gpus)
             if not conductor.finished:
                 raise Interrupted("Ray Tune was told to stop")
@@ -84,7 +84,7 @@ def _search(
             return _gather(plan, journal, manifest, tracker, time.perf_counter() - began)
 
 
-def _images(plan: Plan) -> dict[str, Images]:
+def visible_images(plan: Plan) -> dict[str, Images]:
     """The splits that trials may see; the test split is not among them."""
     spec = model.input_spec(plan.config_of({}).student)
     return {
@@ -144,7 +144,7 @@ def _disk_is_full(failure: BaseException | None) -> bool:
 
 
 def _tune(plan: Plan, conductor: Conductor, workers: int, gpus: float) -> None:
-    trainable = tune.with_resources(tune.with_parameters(Trial, images=_images(plan)), {"cpu": 1, "gpu": gpus})
+    trainable = tune.with_resources(tune.with_parameters(Trial, images=visible_images(plan)), {"cpu": 1, "gpu": gpus})
     tuner = tune.Tuner(
         trainable,
         tune_config=tune.TuneConfig(

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from idat_tune.errors import IdatError
 from idat_tune.journal import TrialRecord
 from idat_tune.metrics import EpochMetrics
+from idat_tune.search.budget import Budget
 from idat_tune.search.plan import Job, Plan
 
 LOG = "log.txt"  # in the search folder: what Ray, Tune, Optuna and MLflow have to say
@@ -22,8 +23,8 @@ class Listener:
     def search_opened(self, plan: Plan) -> None:
         """The search folder is there and held, and nothing has been started yet."""
 
-    def search_started(self, plan: Plan, workers: int, earlier: Sequence[TrialRecord]) -> None:
-        """Trials begin, `workers` at once; `earlier` ones were finished before a restart."""
+    def search_started(self, plan: Plan, workers: int, earlier: Sequence[TrialRecord], budget: Budget) -> None:
+        """Trials begin, `workers` at once; `earlier` ones were finished before a restart; `budget` counts time."""
 
     def trial_started(self, job: Job) -> None:
         """A trial was handed to a worker."""
