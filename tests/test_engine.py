@@ -1,16 +1,20 @@
 """The lean engine: each shortcut gives what the plain path gives."""
 
+import gc
+
 import pytest
 import torch
 from conftest import glyphs, noise
 from torch.nn import functional as F
 
+from idat_tune.data import Images
 from idat_tune.distill import distillation
 from idat_tune.engine.optimizer import decay_groups, scheduler_for
+from idat_tune.engine.resident import Resident
 from idat_tune.engine.split import Split
 from idat_tune.kinds import KINDS
 from idat_tune.model import build, build_pair
-from idat_tune.run import run
+from idat_tune.run import run, run_on
 
 VIT, SWIN = "random:vit_tiny_patch16_224", "random:swin_tiny_patch4_window7_224"
 
@@ -132,3 +136,76 @@ def test_a_run_has_the_losses_of_the_plain_loop_with_the_same_random_stream(kind
     with torch.no_grad():
         ours, theirs = (model.eval()(pixels) for model in (training.student, student))
     torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-4)
+
+
+# Workers that live on: every trial finds what the ones before it left, and is not changed by it.
+
+
+def halves(count=96):
+    return torch.arange(count)[:64], torch.arange(count)[64:]
+
+
+def state_bytes(training):
+    list(training)
+    return {
+        f"{role}.{name}": value.numpy().tobytes()
+        for role, model in (("student", training.student), ("teacher", training.teacher))
+        if model is not None
+        for name, value in model.trained_state().items()
+    }
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_trial_is_not_changed_by_the_one_before_it(kind):
+    resident = Resident(noise(96), torch.device("cpu"))
+    first = glyphs(adapter__kind=kind, model__drop_path=0.2, optim__warmup_epochs=0)
+    other = glyphs(adapter__kind="full", seed=7, student="glyph_small", teacher="glyph_base", optim__lr=1e-2)
+    one, _, again = (state_bytes(run_on(resident, config, *halves())) for config in (first, other, first))
+    assert one == again
+    images = noise(96)
+    alone = run(first, Images(images.pixels[:64], images.labels[:64]), Images(images.pixels[64:], images.labels[64:]))
+    assert state_bytes(alone) == one
+
+
+def test_trials_of_a_worker_share_frozen_values_but_nothing_that_trains():
+    resident = Resident(noise(96), torch.device("cpu"))
+    one, other = (run_on(resident, glyphs(adapter__kind="bitfit"), *halves()).student for _ in range(2))
+    pairs = zip(one.named_parameters(), other.named_parameters(), strict=True)
+    for (name, ours), (_, theirs) in pairs:
+        assert (ours.data_ptr() == theirs.data_ptr()) is not ours.requires_grad, name
+
+
+def test_a_worker_computes_a_prefix_once_for_all_splits_of_its_images():
+    resident = Resident(noise(96), torch.device("cpu"))
+    parts = []
+    for seed, rows in enumerate((halves(), halves()[::-1], (torch.arange(96), torch.arange(0)))):
+        parts += run_on(resident, glyphs(seed=seed, adapter__hidden_dim=4 + seed), *rows).engine.parts
+    assert len({part.data_ptr() for (part,) in parts}) == 2
+
+
+def test_prefixes_that_find_no_room_are_not_kept(monkeypatch):
+    resident = Resident(noise(96), torch.device("cpu"))
+    kept = run_on(resident, glyphs(), *halves())
+    monkeypatch.setattr("idat_tune.engine.resident.CPU_ROOM", 2 * resident.prefix_bytes())
+    for kind in ("parallel", "parallel_shared", "sequential"):
+        run_on(resident, glyphs(adapter__kind=kind), *halves())
+        assert resident.prefix_bytes() <= 2 * sum(part.nbytes for (part,) in kept.engine.parts)
+    monkeypatch.setattr("idat_tune.engine.resident.CPU_ROOM", 1000)
+    without = run_on(resident, glyphs(), *halves())
+    assert without.engine.parts[0][0] is resident.pixels
+    losses = [[epoch.train_loss for epoch in training] for training in (kept, without)]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_over_many_trials():
+    resident = Resident(noise(96), torch.device("cpu"))
+    alive, kinds = [], (torch.Tensor, torch.nn.Parameter)
+    for seed in range(200):
+        training = run_on(resident, glyphs(seed=seed, epochs=1, batch_size=64, teacher="none"), *halves())
+        list(training)
+        del training
+        if seed % 50 == 49:
+            gc.collect()
+            alive.append(sum(value.nbytes for value in gc.get_objects() if type(value) in kinds))
+    assert max(alive) == min(alive)

@@ -32,7 +32,8 @@ class Eager:
         for model in self.models():
             choose_attention(model, bf16(config, resident.device), resident.device)
         self.optimizer = FlatAdamW(config.optim, [*self.models(), *([self.bridge] if self.bridge else [])])
-        self._parts: list[Parts] = []
+        pairs = zip((config.student, config.teacher), self.splits, strict=False)
+        self.parts = [resident.prefix(name, split, config) for name, split in pairs]
 
     def models(self) -> list[AdaptedModel]:
         """The student, and the teacher if there is one."""
@@ -47,14 +48,6 @@ class Eager:
         bridge = Bridge(self.student.block_widths(), self.teacher.block_widths(), generator)
         return bridge.to(self.resident.device)
 
-    def parts(self) -> list[Parts]:
-        """What each model keeps of every resident image."""
-        if not self._parts:
-            names = (self.config.student, self.config.teacher)
-            pairs = zip(names, self.splits, strict=False)
-            self._parts = [self.resident.prefix(name, split, self.config) for name, split in pairs]
-        return self._parts
-
     def train(self, order: Tensor, lr: float, weight: float) -> Tensor:
         """Updates on rows (steps, B) of the images; their summed losses (4,), on the device: nothing waits for it."""
         for model in self.models():
@@ -67,7 +60,7 @@ class Eager:
 
     def _step(self, index: Tensor, weight: float) -> Tensor:
         labels_B = self.resident.labels[index]
-        batches = rows_of(self.parts(), index)
+        batches = rows_of(self.parts, index)
         with autocast(self.config, self.resident.device):
             if weight > 0:
                 logits, distill = self._distilled(batches)
@@ -97,7 +90,7 @@ class Eager:
         for model in self.models():
             model.eval()
         with torch.no_grad(), autocast(self.config, self.resident.device):
-            pieces = [self._logits(rows_of(self.parts(), index)) for index in rows.split(EVAL_BATCH)]
+            pieces = [self._logits(rows_of(self.parts, index)) for index in rows.split(EVAL_BATCH)]
         return [tally(torch.cat(logits), self.resident.labels[rows]) for logits in zip(*pieces, strict=True)]
 
 
