@@ -39,6 +39,7 @@ class AdaptedModel(nn.Module):
         super().__init__()
         self.backbone = backbone
         self.spec = spec
+        self.dtype = torch.float32  # of what is frozen
         # Pixels arrive as bytes: (x / 255 - mean) / std, folded into one factor and one shift.
         shape = (1, spec.channels, 1, 1)
         self.register_buffer("shift", torch.tensor(spec.mean).view(shape) * 255, persistent=False)
@@ -50,7 +51,7 @@ class AdaptedModel(nn.Module):
 
     def normalised(self, pixels: Tensor) -> Tensor:
         """What the backbone takes, of pixels in 0..255."""
-        return (pixels.float() - self.shift) * self.factor
+        return ((pixels.float() - self.shift) * self.factor).to(self.dtype)
 
     def with_features(self, pixels: Tensor, blocks: Sequence[int]) -> tuple[Tensor, list[Tensor]]:
         """Logits as of `forward`, and the outputs of some blocks, counted from 0: (B, T, D), of a Swin (B, R, C, D)."""

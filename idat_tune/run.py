@@ -13,8 +13,10 @@ from idat_tune.config import RunConfig
 from idat_tune.data import Images, joined
 from idat_tune.engine.devices import autocast, choose_device
 from idat_tune.engine.eager import EVAL_BATCH, Eager, tally
+from idat_tune.engine.memory import watched
 from idat_tune.engine.optimizer import learning_rates
 from idat_tune.engine.resident import Resident
+from idat_tune.engine.stage import Staged
 from idat_tune.errors import BadInput, Diverged
 from idat_tune.metrics import EpochMetrics
 from idat_tune.model import AdaptedModel, input_spec
@@ -37,6 +39,7 @@ def run(config: RunConfig, train: Images, val: Images | None = None, classes: in
     Raises:
         BadInput: the models cannot be built, or the images do not fit them.
         Diverged: while iterating, once a training loss is not finite.
+        OutOfMemory: at once or while iterating; what the run held is free again.
     """
     images = train if val is None else joined(train, val)
     of_train, of_val = torch.arange(len(images)).tensor_split([len(train)])
@@ -59,7 +62,8 @@ class Training:
             torch.cuda.reset_peak_memory_stats(self.device)
         self.train, self.val = train.to(self.device), val.to(self.device)
         self._check(classes)
-        self.engine = Eager(config, resident, classes)
+        with watched(config, resident):
+            self.engine = _engine(config, resident, classes)
         self.shuffle = torch.Generator().manual_seed(config.seed)
 
     @property
@@ -90,7 +94,9 @@ class Training:
         # Seeded here for drop-path alone; initial values and shuffling have generators of their own.
         torch.manual_seed(self.config.seed)
         for epoch, lr in enumerate(learning_rates(self.config)):
-            yield self._epoch(epoch, lr)
+            with watched(self.config, self.resident):
+                metrics = self._epoch(epoch, lr)
+            yield metrics
 
     def _epoch(self, epoch: int, lr: float) -> EpochMetrics:
         start = time.perf_counter()
@@ -132,6 +138,12 @@ class Training:
             sums = torch.stack(self.engine.validate(self.val)).tolist()
             found = [(correct / len(self.val), loss / len(self.val)) for correct, loss in sums]
         return [*found, (None, None), (None, None)][:2]
+
+
+def _engine(config: RunConfig, resident: Resident, classes: int) -> Eager | Staged:
+    compares_features = config.distill.loss == "feature" and not config.alone
+    engine = Staged if resident.staged and not compares_features else Eager
+    return engine(config, resident, classes)
 
 
 def evaluate(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], config: RunConfig) -> tuple[float, float]:

@@ -6,12 +6,15 @@ import pytest
 import torch
 from conftest import glyphs, noise
 from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from idat_tune.data import Images
 from idat_tune.distill import distillation
+from idat_tune.engine.devices import bf16, choose_attention, choose_device
 from idat_tune.engine.optimizer import decay_groups, scheduler_for
 from idat_tune.engine.resident import Resident
 from idat_tune.engine.split import Split
+from idat_tune.errors import OutOfMemory
 from idat_tune.kinds import KINDS
 from idat_tune.model import build, build_pair
 from idat_tune.run import run, run_on
@@ -209,3 +212,71 @@ def test_memory_does_not_grow_over_many_trials():
             gc.collect()
             alive.append(sum(value.nbytes for value in gc.get_objects() if type(value) in kinds))
     assert max(alive) == min(alive)
+
+
+class Limit(TorchDispatchMode):
+    """A device with so much room that one result may be this large."""
+
+    def __init__(self, largest):
+        super().__init__()
+        self.largest = largest
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **(kwargs or {}))
+        if isinstance(result, torch.Tensor) and result.nbytes > self.largest:
+            raise torch.OutOfMemoryError(f"tried to allocate {result.nbytes} bytes")
+        return result
+
+
+@pytest.mark.parametrize("staged", [False, True])
+def test_a_run_out_of_memory_says_which_and_the_worker_lives_on(staged):
+    resident = Resident(noise(96), torch.device("cpu"), staged)
+    config = glyphs(batch_size=64, optim__warmup_epochs=0)
+    before = state_bytes(run_on(resident, config, *halves()))
+    training = run_on(resident, config, *halves())
+    with Limit(500_000), pytest.raises(OutOfMemory) as caught:
+        list(training)
+    assert "cpu ran out of memory: student glyph_base, teacher glyph_small" in str(caught.value)
+    assert "batch_size 64; take a smaller batch_size" in str(caught.value)
+    assert resident.prefix_bytes() == 0
+    assert before == state_bytes(run_on(resident, config, *halves()))
+
+
+def test_a_cpu_out_of_memory_says_so_too(monkeypatch):
+    training = run(glyphs(), noise())
+    monkeypatch.setattr(training.engine, "_step", lambda index, weight: torch.empty(2**50))
+    with pytest.raises(OutOfMemory, match="cpu ran out of memory"):
+        list(training)
+
+
+def test_other_failures_stay_what_they_are(monkeypatch):
+    training = run(glyphs(), noise())
+    monkeypatch.setattr(training.engine, "_step", lambda index, weight: torch.zeros(2) @ torch.zeros(3))
+    with pytest.raises(RuntimeError, match="size"):
+        list(training)
+
+
+# Devices.
+
+
+def test_auto_passes_over_a_device_that_cannot_compute(monkeypatch, caplog):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)  # here it is not, so that computing on it fails
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    assert choose_device("auto").type == "cpu"
+    (line,) = caplog.messages
+    assert line.startswith("cuda cannot be used, falling back to the next device: ")
+    assert "\n" not in line
+
+
+def test_attention_is_fused_but_in_bf16_on_a_cpu():
+    model = moved("glyph_base")
+    attentions = [module for module in model.modules() if hasattr(module, "fused_attn")]
+    for low, device, wanted in ((True, "cpu", False), (False, "cpu", True), (True, "cuda", True)):
+        choose_attention(model, low, torch.device(device))
+        assert {module.fused_attn for module in attentions} == {wanted}
+
+
+@pytest.mark.parametrize(("precision", "capability", "wanted"), [("auto", (8, 0), True), ("auto", (7, 5), False)])
+def test_an_old_gpu_computes_in_fp32_unless_told_otherwise(precision, capability, wanted, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    assert bf16(glyphs(precision=precision), torch.device("cuda")) is wanted

@@ -1,6 +1,8 @@
 """AdamW over one flat buffer, with the released decay and schedule."""
 
-from collections.abc import Sequence
+import copy
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -63,6 +65,18 @@ class FlatAdamW:
             for value in state.values():
                 value.zero_()
         self._follow()
+
+    @contextmanager
+    def undone(self) -> Iterator[None]:
+        """Steps within leave no trace."""
+        flat, state = self.flat.detach().clone(), copy.deepcopy(self._adamw.state_dict()["state"])
+        try:
+            yield
+        finally:
+            self.flat.detach().copy_(flat)
+            self.restart()
+            for name, value in state.get(0, {}).items():
+                self._adamw.state[self.flat][name].copy_(value)
 
     def _follow(self) -> None:
         if self._working.dtype is not torch.float32:
