@@ -15,6 +15,7 @@ from idat_tune import adapters
 from idat_tune.config import RunConfig
 from idat_tune.distill import distillation
 from idat_tune.engine import padding
+from idat_tune.engine.compiling import compile_blocks
 from idat_tune.engine.devices import bf16, choose_attention
 from idat_tune.engine.eager import EVAL_BATCH, LOSSES, joint, rows_of
 from idat_tune.engine.optimizer import FlatAdamW
@@ -74,6 +75,9 @@ class Stage:
         splits = [resident.split(model, shape, whole=False) for model in self.models]
         # After the cut, which is where something random begins.
         self._paths = [path for model in self.models for path in _masked(model)]
+        if resident.compiled:
+            for model in self.models:
+                compile_blocks(model)
         self._suffixes = [split.suffix for split in splits]
         pairs = zip((shape.student, shape.teacher), splits, strict=False)
         self._parts = [resident.prefix(name, split, shape) for name, split in pairs]
@@ -193,7 +197,16 @@ class Stage:
 
     def _logits(self, index: Tensor) -> list[Tensor]:
         batches = rows_of(self._parts, index)
-        return [suffix(parts).float() for suffix, parts in zip(self._suffixes, batches, strict=True)]
+        side = self.resident.side
+        if side is None or len(batches) == 1:
+            return [suffix(parts).float() for suffix, parts in zip(self._suffixes, batches, strict=True)]
+        main = torch.cuda.current_stream(side.device)
+        side.wait_stream(main)
+        with torch.cuda.stream(side):  # and so its backward pass, which autograd computes where the forward one was
+            teacher_BC = self._suffixes[1](batches[1]).float()
+        student_BC = self._suffixes[0](batches[0]).float()
+        main.wait_stream(side)
+        return [student_BC, teacher_BC]
 
     def _evaluate(self) -> None:
         for model in self.models:
