@@ -5,8 +5,8 @@ import torch
 from idat_tune import adapters
 from idat_tune.model import AdaptedModel
 
-# What compiling costs the first worker of a node, as measured on a CPU; the others find it in torch's cache on disk. And
-# what it saves of a step of the pair small and base at batch 32 on an H200, which is predicted and not yet measured.
+# What compiling costs the first worker of a node, as measured on a CPU; the others find it in torch's cache on disk.
+# And what it saves of a step of the pair small and base at batch 32 on an H200: predicted, not yet measured.
 SECONDS = 45.0
 SAVED = 1 - 1 / 1.2
 STEP = 8.5e-3  # seconds, of the pair small and base at batch 32 on an H200

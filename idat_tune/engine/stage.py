@@ -59,14 +59,14 @@ class MaskedPath(nn.Module):
         if not self.training:
             return x
         assert self.mask_B is not None
-        return x * self.mask_B.to(x.dtype).view(-1, *[1] * (x.ndim - 1))
+        return x * self.mask_B.view(-1, *[1] * (x.ndim - 1))
 
 
 class Stage:
     """Models, optimizer and steps of one shape. A trial takes it with its own values and leaves it to the next."""
 
     def __init__(self, shape: RunConfig, resident: Resident, classes: int, low: torch.dtype):
-        self.resident, self.shape = resident, shape
+        self.resident, self.shape, self._low = resident, shape, low
         device = resident.device
         student, teacher = resident.build_pair(shape, classes, low)
         self.models = [student] if teacher is None else [student, teacher]
@@ -81,7 +81,7 @@ class Stage:
         self._suffixes = [split.suffix for split in splits]
         pairs = zip((shape.student, shape.teacher), splits, strict=False)
         self._parts = [resident.prefix(name, split, shape) for name, split in pairs]
-        self.optimizer = FlatAdamW(shape.optim, self.models, low)
+        self.optimizer = FlatAdamW(shape.optim, self.models, low, recordable=True)
         self._make_buffers(device)
         self._steps: dict[str, Callable[[], None]] = {}
         self._pool = resident.graph_pool
@@ -140,7 +140,7 @@ class Stage:
         self._totals.zero_()
         self.optimizer.lr.fill_(lr)
         self._weight.fill_(weight)
-        for _ in order:
+        for _ in range(len(order)):
             step()
         return self._totals.clone()
 
@@ -184,7 +184,7 @@ class Stage:
         index_B = self._order.index_select(0, self._at)[0]
         if self._paths:
             kept_PB = self._chance.index_select(0, self._at)[0] < self._keep
-            for path, mask_B in zip(self._paths, (kept_PB / self._keep).unbind(), strict=True):
+            for path, mask_B in zip(self._paths, (kept_PB / self._keep).to(self._low).unbind(), strict=True):
                 path.mask_B = mask_B
         for model in self.models:
             model.train()
