@@ -146,7 +146,7 @@ def _disk_is_full(failure: BaseException | None) -> bool:
 def _tune(plan: Plan, conductor: Conductor, workers: int, gpus: float) -> None:
     trainable = tune.with_resources(tune.with_parameters(Trial, images=visible_images(plan)), {"cpu": 1, "gpu": gpus})
     tuner = tune.Tuner(
-        trainable,
+        tune.with_resources(trainable, {"cpu": 1, "gpu": gpus}),
         tune_config=tune.TuneConfig(
             num_samples=MANY,
             search_alg=conductor,
