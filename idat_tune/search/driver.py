@@ -72,7 +72,7 @@ def _search(
         store.join()
         tracker = Tracker(plan.out, plan.task.name)
         with _closing(plan, tracker):
-            _open(tracker, plan, journal, manifest)
+            open_parent(tracker, plan, journal, manifest)
             budget = Budget(plan, resources, journal, manifest, gpus)
             conductor = Conductor(plan, journal, manifest, tracker, listener, budget)
             listener.search_started(plan, workers, journal.records, budget)
@@ -93,7 +93,7 @@ def visible_images(plan: Plan) -> dict[str, Images]:
     }
 
 
-def _open(tracker: Tracker, plan: Plan, journal: Journal, manifest: Manifest) -> None:
+def open_parent(tracker: Tracker, plan: Plan, journal: Journal, manifest: Manifest) -> None:
     """Open the parent run, and complete what a crash left of its children."""
     params = {
         "task": plan.task.name,
