@@ -108,7 +108,11 @@ def run(out: Path, trials: int) -> dict[str, Any]:
         spent["results"] += time.perf_counter() - began
     assert len(conductor.journal.of(EXPLORE)) == trials
     assert payload != Searcher.FINISHED
-    return {"mb_before": before, "mb_after": megabytes(), "seconds_per_trial": {k: v / trials for k, v in spent.items()}}
+    return {
+        "mb_before": before,
+        "mb_after": megabytes(),
+        "seconds_per_trial": {k: v / trials for k, v in spent.items()},
+    }
 
 
 def resume(out: Path, trials: int) -> dict[str, Any]:

@@ -106,9 +106,10 @@ class Progress(Listener):
         self.say(f"the winner is {winner.id}, val {accuracy}: {brief(winner.config)}")
         self._draw()
 
-    def test_opened(self, students: int) -> None:
+    def test_opened(self, students: int, opening: int) -> None:
         """Say so, as it happens once."""
-        self.say(f"the test split is opened, once, for {students} students")
+        count = "once" if opening == 1 else f"for time {opening} in this search"
+        self.say(f"the test split is opened, {count}, for {students} students")
 
     def tracking_failed(self, reason: str) -> None:
         """Say it once."""
@@ -119,6 +120,10 @@ class Progress(Listener):
         self.close()
         self.say(f"error: Ray's {process} process died; what was finished is kept. Go on: {self.way_on}")
         os._exit(1)
+
+    def interrupted(self) -> None:
+        """Say at once that it was heard."""
+        self.say("stopping")
 
     def say(self, text: str) -> None:
         """Print a line above the live part."""
@@ -153,7 +158,9 @@ class Progress(Listener):
         trials = max(self.plan.trials, len(self.plan.first_jobs()))
         done = sum(self.ended.values())
         elapsed = time.monotonic() - self.began
-        stage = "final run" if done >= trials else f"{done} of {trials} trials"
+        stages = sorted({job.stage for job, _ in self.running.values()})
+        exploring = not self.explored and done < trials
+        stage = f"{done} of {trials} trials" if exploring or not stages else f"{done} trials, {' and '.join(stages)}"
         head = Text(
             f"{self.plan.name}  {stage}  ({self.ended[COMPLETE]} complete, {self.ended[STOPPED]} stopped, "
             f"{self.ended[FAILED]} failed)  {duration(elapsed)}, {self._left()}",

@@ -156,6 +156,7 @@ class Tracker:
             "stage": record.stage,
             "status": record.status,
             **({"arm": ",".join(record.arms)} if record.arms else {}),
+            **({"contender": record.contender, "fold": str(record.fold)} if record.contender else {}),
             **({"reason": record.reason} if record.reason else {}),
         }
         if not run:

@@ -101,7 +101,7 @@ class Agenda:
         self.tested = True
         if opened == finished:  # otherwise a restart goes on with an opening that a crash cut short
             self.manifest.open_test()
-            self.listener.test_opened(len(students))
+            self.listener.test_opened(len(students), len(self.manifest.test_openings))
         winner = self.manifest.winner(self.journal)
         return [self.plan.test_job(len(self.manifest.test_openings), config_of(winner))] if winner else []
 

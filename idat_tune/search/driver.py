@@ -71,15 +71,15 @@ def _search(
         workers, gpus = session.start()
         store.join()
         tracker = Tracker(plan.out, plan.task.name)
-        with _closing(plan, tracker):
+        with _closing(plan, tracker, journal, listener):
             open_parent(tracker, plan, journal, manifest)
             budget = Budget(plan, resources, journal, manifest, gpus)
             conductor = Conductor(plan, journal, manifest, tracker, listener, budget)
             listener.search_started(plan, workers, journal.records, budget)
             _tune(plan, conductor, workers, gpus)
-            journal.write_tables(plan.folder)
             if not conductor.finished:
-                raise Interrupted(f"search '{plan.name}' was interrupted; what was finished is kept")
+                raise Interrupted("Ray Tune was told to stop")
+            journal.write_tables(plan.folder)
             conductor.track_the_rest()
             return _gather(plan, journal, manifest, tracker, time.perf_counter() - began)
 
@@ -113,13 +113,15 @@ def open_parent(tracker: Tracker, plan: Plan, journal: Journal, manifest: Manife
 
 
 @contextmanager
-def _closing(plan: Plan, tracker: Tracker) -> Iterator[None]:
-    """No parent run stays open when the search is cut off or fails."""
+def _closing(plan: Plan, tracker: Tracker, journal: Journal, listener: Listener) -> Iterator[None]:
+    """No parent run stays open when the search is cut off or fails, and the tables are those of the journal."""
     try:
         yield
     except (KeyboardInterrupt, Interrupted):
+        listener.interrupted()
         tracker.finish("KILLED", {}, {"status": "interrupted"})
-        raise
+        journal.write_tables(plan.folder)
+        raise Interrupted(f"search '{plan.name}' was interrupted; what was finished is kept") from None
     except Exception as failure:
         with suppress(Exception):  # the tracking may be what failed
             tracker.finish("FAILED", {}, {"status": "failed", "reason": str(failure)[:MOST_TEXT]})
@@ -161,8 +163,10 @@ def _tune(plan: Plan, conductor: Conductor, workers: int, gpus: float) -> None:
             verbose=0,
         ),
     )
-    tuner.fit()
-    remove_tune_files(plan.folder / "tune")
+    try:
+        tuner.fit()
+    finally:
+        remove_tune_files(plan.folder / "tune")
 
 
 def _trial_name(trial: Any) -> str:
@@ -171,7 +175,7 @@ def _trial_name(trial: Any) -> str:
 
 @contextmanager
 def _terminated_as_interrupted() -> Iterator[None]:
-    """SIGTERM takes the way of Ctrl-C, at which Tune returns in good order."""
+    """SIGTERM takes the way of Ctrl-C."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -190,7 +194,12 @@ def _gather(plan: Plan, journal: Journal, manifest: Manifest, tracker: Tracker, 
     tracker.finish(
         "FINISHED" if exported else "FAILED",
         finish.tracked_metrics(result),
-        {"status": "finished" if exported else "failed", "verdict": result["verdict"]},
+        {
+            "status": "finished" if exported else "failed",
+            "verdict": result["verdict"],
+            "confirmed": str(bool(plan.folds)).lower(),
+            "test_openings": str(result["test_openings"]),
+        },
     )
     if exported:  # what failed is tried again when the same command is given again
         manifest.set("result", result)

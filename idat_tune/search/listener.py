@@ -41,11 +41,14 @@ class Listener:
     def winner_chosen(self, winner: TrialRecord) -> None:
         """Exploring is over and the winner is frozen; its trainings on all training images follow."""
 
-    def test_opened(self, students: int) -> None:
-        """The test split is opened, once, for all students of the final run."""
+    def test_opened(self, students: int, opening: int) -> None:
+        """The test split is opened for all students of the final run; `opening` counts from 1."""
 
     def tracking_failed(self, reason: str) -> None:
         """The tracking store takes nothing more; the search goes on, and tries again at its end."""
 
     def ray_lost(self, process: str) -> None:
         """A process of Ray's died; Ray is about to end this process. What was finished is kept."""
+
+    def interrupted(self) -> None:
+        """The search was told to stop, and is about to."""
