@@ -72,7 +72,7 @@ def _search(
         store.join()
         tracker = Tracker(plan.out, plan.task.name)
         with _closing(plan, tracker, journal, listener):
-            _open(tracker, plan, journal, manifest)
+            open_parent(tracker, plan, journal, manifest)
             budget = Budget(plan, resources, journal, manifest, gpus)
             conductor = Conductor(plan, journal, manifest, tracker, listener, budget)
             listener.search_started(plan, workers, journal.records, budget)
@@ -93,7 +93,7 @@ def visible_images(plan: Plan) -> dict[str, Images]:
     }
 
 
-def _open(tracker: Tracker, plan: Plan, journal: Journal, manifest: Manifest) -> None:
+def open_parent(tracker: Tracker, plan: Plan, journal: Journal, manifest: Manifest) -> None:
     """Open the parent run, and complete what a crash left of its children."""
     params = {
         "task": plan.task.name,
@@ -144,7 +144,7 @@ def _disk_is_full(failure: BaseException | None) -> bool:
 
 
 def _tune(plan: Plan, conductor: Conductor, workers: int, gpus: float) -> None:
-    trainable = tune.with_resources(tune.with_parameters(Trial, images=visible_images(plan)), {"cpu": 1, "gpu": gpus})
+    trainable = tune.with_parameters(Trial, images=visible_images(plan), trials=plan.trials // workers)
     tuner = tune.Tuner(
         tune.with_resources(trainable, {"cpu": 1, "gpu": gpus}),
         tune_config=tune.TuneConfig(
