@@ -33,6 +33,7 @@ HOUSE = {
     "tracking": "mlflow",
     "trial": "ray torch numpy safetensors",
     "search": "ray optuna safetensors scipy",
+    "replay": "optuna ray pyarrow matplotlib",
     "doctor": "torch",
     "screen": "rich",
     "cli": "typer rich PIL",
