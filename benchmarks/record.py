@@ -1,7 +1,7 @@
 """Records learning curves of many configs on the embedded tasks: `python -m benchmarks.record`.
 
-A benchmark, made outside any search: it reads the test split after each run, which a search never does. What it
-writes is the table that `idat-tune bench` replays searches on. Runs are kept as they end, and a rerun goes on; `--configs`
+A benchmark, made outside any search: it reads the test split after each run, which a search never does. Out comes the
+table on which `idat-tune bench` replays searches. Runs are kept as they end, and a rerun goes on; `--configs`
 may grow later, since the first points stay the same ones.
 """
 

@@ -3,8 +3,8 @@
 from itertools import islice
 
 import pytest
-from benchmarks import record
 
+from benchmarks import record
 from idat_tune import space
 from idat_tune.replay import table
 

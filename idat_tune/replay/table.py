@@ -17,7 +17,7 @@ ARMS = ("default", "alone", "no_distill")  # names of configs, as `search.plan` 
 
 @dataclass(frozen=True)
 class Recording:
-    """One recorded run: config `config` of task `task` on split `fold` of the 1,000 images, with that number as seed."""
+    """One recorded run of a config: on split `fold` of the 1,000 images, with that number as seed."""
 
     task: str
     config: str  # an arm's name, or random-000 and so on
