@@ -22,7 +22,7 @@ class TrialRecord:
     stage: str  # EXPLORE, FINAL (trained on trainval) or TEST (the one that opens the test split)
     arms: tuple[str, ...]  # what it stands for: default, alone, no_distill, winner; none for a proposed one
     config: Mapping[str, Any]  # flat, complete
-    status: str  # COMPLETE, STOPPED by halving, or FAILED
+    status: str  # COMPLETE, STOPPED early, or FAILED
     reason: str | None = None  # why it failed
     labels: Mapping[str, Any] | None = None  # what the sampler chose, by its names; None outside the space
     epochs: tuple[EpochMetrics, ...] = ()

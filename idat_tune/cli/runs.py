@@ -22,12 +22,23 @@ def search(
     hours: Annotated[float | None, typer.Option(metavar="H", help="Propose nothing new after so long.")] = None,
     epochs: Annotated[int | None, typer.Option(metavar="N", help="Epochs per trial; the space's if absent.")] = None,
     seeds: Annotated[int, typer.Option(metavar="N", help="Runs of the winner in the final run.")] = 3,
+    sampler: Annotated[
+        str | None, typer.Option(metavar="NAME", help="What proposes trials: tpe (if absent), random, grid or gp.")
+    ] = None,
+    stopping: Annotated[
+        str | None, typer.Option(metavar="RULE", help="Which end early: by halving (if absent), median or none.")
+    ] = None,
     gpus_per_trial: Annotated[float | None, typer.Option(metavar="F", help="Part of a GPU per trial.")] = None,
     max_concurrent: Annotated[int | None, typer.Option(metavar="N", help="Trials at once.")] = None,
     address: Annotated[str | None, typer.Option(metavar="ADDR", help="Of a running Ray cluster, or 'auto'.")] = None,
     out: Out = OUT,
     name: Annotated[str | None, typer.Option(help="Of the search; the same name again resumes it.")] = None,
-    seed: Annotated[int, typer.Option(metavar="S", help="Of the sampler and of every trial.")] = 0,
+    seed: Annotated[
+        int,
+        typer.Option(
+            metavar="S", help="Of the sampler and of every trial; with --max-concurrent 1 a search repeats itself."
+        ),
+    ] = 0,
     assignments: Set = [],  # noqa: B006
     weights: Weights = None,
     as_json: Json = False,
@@ -37,6 +48,7 @@ def search(
     from idat_tune import tasks
     from idat_tune.config import parse_assignments
     from idat_tune.search import Resources, plan_search
+    from idat_tune.search.plan import HALVING, TPE
 
     check_positive("--hours", hours)
     check_positive("--gpus-per-trial", gpus_per_trial)
@@ -58,6 +70,8 @@ def search(
             seeds=seeds,
             out=out,
             name=f"{name}-{known.name}" if name and several else name,
+            sampler=sampler or TPE,
+            stopping=stopping or HALVING,
         )
         for known in chosen
     ]

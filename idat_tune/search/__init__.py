@@ -8,7 +8,7 @@ from idat_tune import data, tasks
 from idat_tune import space as spaces
 from idat_tune.search.listener import LOG, Interrupted, Listener
 from idat_tune.search.manifest import check_writable
-from idat_tune.search.plan import Plan, Resources
+from idat_tune.search.plan import HALVING, TPE, Plan, Resources
 from idat_tune.space import Space
 
 __all__ = ["LOG", "Interrupted", "Listener", "Plan", "Resources", "plan_search", "run_searches", "search"]
@@ -25,6 +25,8 @@ def search(
     fixed: Mapping[str, Any] | None = None,
     seed: int = 0,
     seeds: int = 3,
+    sampler: str = TPE,
+    stopping: str = HALVING,
     gpus_per_trial: float | None = None,
     max_concurrent: int | None = None,
     address: str | None = None,
@@ -42,6 +44,8 @@ def search(
         fixed: dotted keys held at a value for all trials, such as `{"epochs": 20}`.
         seed: of the sampler and of every explored run.
         seeds: runs of the winner in the final run.
+        sampler: what proposes trials: tpe, random, grid or gp.
+        stopping: which of them end early: halving, median or none.
         gpus_per_trial: fraction of a GPU that a trial takes; 1 where there are GPUs, unless given.
         max_concurrent: trials at once; as many as cores or GPUs unless given.
         address: of a Ray cluster; one is started on this machine unless given.
@@ -57,7 +61,16 @@ def search(
         Interrupted: by Ctrl-C; the same call resumes.
     """
     plan = plan_search(
-        task, space=space, trials=trials, fixed=fixed or {}, seed=seed, seeds=seeds, out=Path(out), name=name
+        task,
+        space=space,
+        trials=trials,
+        fixed=fixed or {},
+        seed=seed,
+        seeds=seeds,
+        out=Path(out),
+        name=name,
+        sampler=sampler,
+        stopping=stopping,
     )
     resources = Resources(hours, gpus_per_trial, max_concurrent, address)
     (result,) = run_searches([plan], resources, lambda plan: listener or Listener())
@@ -74,6 +87,8 @@ def plan_search(
     seeds: int,
     out: Path,
     name: str | None,
+    sampler: str = TPE,
+    stopping: str = HALVING,
 ) -> Plan:
     """The checked plan of a search; writes nothing and loads nothing heavy.
 
@@ -92,6 +107,8 @@ def plan_search(
         seed=seed,
         final_seeds=seeds,
         out=out,
+        sampler=sampler,
+        stopping=stopping,
     )
     data.require(known.name)
     check_writable(plan.out)

@@ -14,11 +14,12 @@ from ray.tune.search import Searcher
 from idat_tune.config import RunConfig
 from idat_tune.journal import COMPLETE, EXPLORE, FAILED, FINAL, STOPPED, TEST, Journal, TrialRecord
 from idat_tune.metrics import WORST, EpochMetrics, score
-from idat_tune.search.halving import METRIC, Halving
 from idat_tune.search.listener import Listener
 from idat_tune.search.manifest import Manifest
 from idat_tune.search.plan import Job, Plan
-from idat_tune.search.sampler import distribution, new_study, suggest
+from idat_tune.search.sampler import distribution, exhausted, new_study, reseed, suggest
+from idat_tune.search.scheduler import METRIC, Stopper
+from idat_tune.search.stopping import rule
 from idat_tune.space import Domain
 from idat_tune.tracking import Tracker
 
@@ -75,8 +76,7 @@ class Conductor(Searcher):
         self.listener = listener
         self.deadline = deadline  # time.monotonic() after which nothing new is proposed
         self.distributions = {param.label: distribution(param.domain) for param in plan.space.params}
-        # Another seed after a restart: the same one would draw again what has been tried.
-        self.study = new_study(plan.seed + len(journal.records))
+        self.study = new_study(plan.sampler, plan.seed, plan.space)
         for record in journal.of(EXPLORE):
             self._replay(record)
         first = [] if manifest.content["winner"] else plan.first_jobs()
@@ -85,7 +85,7 @@ class Conductor(Searcher):
         self.winner_chosen = self.tested = False
         self.live: dict[str, Live] = {}
         self.finished = False  # every stage is through
-        self.scheduler = Halving(*self._schedule(), journal)
+        self.scheduler = Stopper(rule(plan.stopping, *self._schedule()), journal)
 
     def _schedule(self) -> tuple[int, int]:
         default = self.plan.config_of({})
@@ -140,20 +140,24 @@ class Conductor(Searcher):
         started = len(self.journal.of(EXPLORE)) + sum(live.job.stage == EXPLORE for live in self.live.values())
         in_time = self.deadline is None or time.monotonic() < self.deadline
         undecided = self.manifest.content["winner"] is None
-        return undecided and in_time and bool(self.plan.space.params) and started < self.plan.trials
+        enough = started >= self.plan.trials or not self.plan.space.params or exhausted(self.study)
+        return undecided and in_time and not enough
 
     def _propose(self) -> Live:
+        number = self._free_number()
+        reseed(self.study, self.plan.sampler, self.plan.seed, number, self.plan.space)
         proposal = self.study.ask()
 
         def ask(label: str, domain: Domain) -> Any:
             return suggest(proposal, label, domain)
 
         config = self.plan.config_of(self.plan.space.propose(ask))
-        return Live(Job(self._free_id(), EXPLORE, (), config), proposal)
+        return Live(Job(_trial_name(number), EXPLORE, (), config), proposal)
 
-    def _free_id(self) -> str:
+    def _free_number(self) -> int:
+        """The first that no trial has; one that a restart cut off is proposed again under its number."""
         taken = {record.id for record in self.journal.records} | {live.job.id for live in self.live.values()}
-        return next(name for number in range(10**9) if (name := f"trial-{number:03d}") not in taken)
+        return next(number for number in range(10**9) if _trial_name(number) not in taken)
 
     def _winner_jobs(self) -> list[Job]:
         """Freeze the winner; what of its final run is not done yet."""
@@ -197,7 +201,7 @@ class Conductor(Searcher):
             live.reported = epoch
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """A trial has ended: finished, stopped by halving, failed, died with its worker, or cut off with the search.
+        """A trial has ended: finished, stopped early, failed, died with its worker, or cut off with the search.
 
         Trials whose worker died come back through our own queue, because Tune tries none again that died while it
         was being handed to a reused worker.
@@ -285,6 +289,10 @@ class Conductor(Searcher):
 
     def restore(self, checkpoint_path: str) -> None:
         """Nothing: a search resumes from its journal."""
+
+
+def _trial_name(number: int) -> str:
+    return f"trial-{number:03d}"
 
 
 def _config(record: TrialRecord) -> RunConfig:

@@ -32,7 +32,7 @@ class Listener:
         """A running trial got through an epoch."""
 
     def trial_ended(self, record: TrialRecord) -> None:
-        """A trial finished, was stopped by halving, or failed."""
+        """A trial finished, was stopped early, or failed."""
 
     def winner_chosen(self, winner: TrialRecord) -> None:
         """Exploring is over and the winner is frozen; its trainings on all training images follow."""

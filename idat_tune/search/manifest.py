@@ -36,7 +36,7 @@ class Manifest:
         }
         self.content: dict[str, Any] = json.loads(self.path.read_text()) if self.path.exists() else fresh
         self._check(plan, fresh)
-        self.content["trials"] = plan.trials
+        self.content |= {"trials": plan.trials, "sampler": plan.sampler, "stopping": plan.stopping}
         self.save()
 
     def _check(self, plan: Plan, fresh: dict[str, Any]) -> None:

@@ -10,12 +10,16 @@ from typing import Any, Self
 from idat_tune import tasks
 from idat_tune.backbones import NO_TEACHER
 from idat_tune.config import RunConfig
-from idat_tune.errors import BadInput
+from idat_tune.errors import BadInput, unknown
 from idat_tune.journal import EXPLORE, FINAL, TEST
+from idat_tune.search import grid
 from idat_tune.space import Choice, Domain, Space
 from idat_tune.tasks import Task
 
 DEFAULT, ALONE, NO_DISTILL, WINNER = "default", "alone", "no_distill", "winner"  # arms
+
+SAMPLERS = TPE, RANDOM, GRID, GP = ("tpe", "random", "grid", "gp")
+RULES = HALVING, MEDIAN, NONE = ("halving", "median", "none")  # which end proposed trials early
 
 
 @dataclass(frozen=True)
@@ -49,6 +53,8 @@ class Plan:
     seed: int
     final_seeds: int  # runs of the winner on all training images
     out: Path  # holds the tracking store and a folder per search
+    sampler: str = TPE  # what proposes trials
+    stopping: str = HALVING  # which of them end early
 
     @property
     def folder(self) -> Path:
@@ -67,6 +73,8 @@ class Plan:
         seed: int,
         final_seeds: int,
         out: Path,
+        sampler: str = TPE,
+        stopping: str = HALVING,
     ) -> Self:
         """A plan whose every possible trial is a valid run.
 
@@ -80,7 +88,23 @@ class Plan:
             raise BadInput(f"--name cannot be '{name}': it names a folder, of letters, digits, '-', '_' and '.'")
         if not 0 <= seed < 2**31:
             raise BadInput(f"--seed cannot be {seed}: it goes from 0 to {2**31 - 1}")
-        plan = cls(name, tasks.get(task), space.with_fixed(fixed), trials, seed, final_seeds, out.absolute())
+        for what, chosen, known in (("--sampler", sampler, SAMPLERS), ("--stopping", stopping, RULES)):
+            if chosen not in known:
+                raise unknown(what, chosen, known)
+        searched = space.with_fixed(fixed)
+        if sampler == GRID:
+            grid.points(searched)
+        plan = cls(
+            name,
+            tasks.get(task),
+            searched,
+            trials,
+            seed,
+            final_seeds,
+            out.absolute(),
+            sampler=sampler,
+            stopping=stopping,
+        )
         for point in (*plan._corners(), *map(dict, plan.space.start), {}):
             plan.config_of(point)
         return plan
