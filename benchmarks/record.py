@@ -9,13 +9,11 @@ import argparse
 import datetime
 import json
 import math
-import multiprocessing
 import os
 import platform
 import random
 import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
@@ -28,6 +26,7 @@ from idat_tune.config import RunConfig
 from idat_tune.data import Images
 from idat_tune.errors import Diverged
 from idat_tune.replay import table
+from idat_tune.replay.processes import mapping
 from idat_tune.replay.table import Recording
 from idat_tune.run import evaluate, run, to_device
 from idat_tune.search.plan import Plan
@@ -155,16 +154,6 @@ def record(path: Path, jobs: Iterable[Wanted], processes: int) -> None:
                 print(f"{number} of {len(missing)}, {left / 60:.0f} minutes left", flush=True)
     table.write(path, kept(path).values(), story())
     lines(path).unlink()
-
-
-@contextmanager
-def mapping(processes: int) -> Iterator[Callable]:
-    """`map`, in this process or in several others."""
-    if processes == 1:
-        yield map
-        return
-    with multiprocessing.get_context("spawn").Pool(processes) as pool:
-        yield pool.imap
 
 
 def story() -> dict[str, str]:

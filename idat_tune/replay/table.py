@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from idat_tune.errors import BadInput
+from idat_tune.errors import BadInput, unknown
 from idat_tune.metrics import WORST, score
 
 SHIPPED = Path(__file__).parent / "curves.parquet"
@@ -127,6 +127,11 @@ def from_row(row: Mapping[str, Any]) -> Recording:
     return Recording(**{**row, **curves})
 
 
+def tasks_of(recordings: Iterable[Recording]) -> tuple[str, ...]:
+    """The recorded tasks."""
+    return tuple(dict.fromkeys(run.task for run in recordings))
+
+
 def curves_of(recordings: Iterable[Recording], task: str) -> dict[str, Curves]:
     """The configs of a task by name, arms first; only those that every fold was recorded for.
 
@@ -139,8 +144,7 @@ def curves_of(recordings: Iterable[Recording], task: str) -> dict[str, Curves]:
         if run.task == task:
             by_config.setdefault(run.config, {})[run.fold] = run
     if not by_config:
-        known = ", ".join(sorted({run.task for run in recordings}))
-        raise BadInput(f"task '{task}' is not in the table of recorded curves; known: {known}")
+        raise unknown("recorded task", task, tasks_of(recordings))
     folds = max(len(runs) for runs in by_config.values())
     names = sorted((name for name, runs in by_config.items() if len(runs) == folds), key=_arms_first)
     return {name: _curves(by_config[name]) for name in names}
