@@ -45,6 +45,6 @@ def bench(
         if not as_json:
             typer.echo(markdown(comparison))
     if picture:
-        draw(found, [curve.setting for curve in found[0].curves], picture)
+        draw(found, picture)
     if as_json:
         print_json({"table": recorded.story(path), "tasks": [comparison.as_dict() for comparison in found]})

@@ -6,8 +6,11 @@ from pathlib import Path
 from idat_tune.errors import BadInput
 from idat_tune.replay.compare import BASE, Comparison
 
+# More than these would hide one another; the table has them all.
+SHOWN = (BASE, "defaults", "portfolio off", "sampler random", "stopping none", "confirm none")
 
-def draw(comparisons: Sequence[Comparison], settings: Sequence[str], path: Path) -> None:
+
+def draw(comparisons: Sequence[Comparison], path: Path) -> None:
     """Write a picture with one panel per task; PNG, SVG or PDF by the file's ending.
 
     Raises:
@@ -21,7 +24,7 @@ def draw(comparisons: Sequence[Comparison], settings: Sequence[str], path: Path)
     panels = figure.subplots(1, len(comparisons), squeeze=False)[0]
     for panel, comparison in zip(panels, comparisons, strict=True):
         for curve in comparison.curves:
-            if curve.setting in settings:
+            if curve.setting in SHOWN:
                 base = curve.setting == BASE
                 panel.errorbar(
                     [point.epochs for point in curve.points],
