@@ -46,7 +46,11 @@ class AdaptedModel(nn.Module):
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Logits (B, C) of pixels (B, channels, H, W) in 0..255, as bytes or floats; normalises them itself."""
-        return self.backbone((pixels.float() - self.shift) * self.factor)
+        return self.backbone(self.normalised(pixels))
+
+    def normalised(self, pixels: Tensor) -> Tensor:
+        """What the backbone takes, of pixels in 0..255."""
+        return (pixels.float() - self.shift) * self.factor
 
     def with_features(self, pixels: Tensor, blocks: Sequence[int]) -> tuple[Tensor, list[Tensor]]:
         """Logits as of `forward`, and the outputs of some blocks, counted from 0: (B, T, D), of a Swin (B, R, C, D)."""

@@ -4,19 +4,19 @@
 
 import math
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from functools import cached_property
 
 import torch
 import torch.nn.functional as F
-from timm.optim import param_groups_weight_decay
-from timm.scheduler import create_scheduler_v2
 from torch import Tensor, nn
 
-from idat_tune.config import COOLDOWN_EPOCHS, OptimConfig, RunConfig
+from idat_tune.config import RunConfig
 from idat_tune.data import Images
 from idat_tune.distill import Bridge, distillation
+from idat_tune.engine.optimizer import FlatAdamW, scheduler_for
+from idat_tune.engine.split import Parts, Split
 from idat_tune.errors import BadInput, Diverged
 from idat_tune.metrics import EpochMetrics
 from idat_tune.model import AdaptedModel, build_pair
@@ -46,7 +46,7 @@ def run(config: RunConfig, train: Images, val: Images | None = None, classes: in
 
 
 class Training:
-    """Student, teacher, optimizer and schedule of one run, on the plain eager path."""
+    """Student, teacher, optimizer and schedule of one run."""
 
     def __init__(self, config: RunConfig, train: Images, val: Images | None, classes: int | None = None):
         self.config = config
@@ -61,9 +61,10 @@ class Training:
             module.to(self.device)
         self._check(train, classes)
         self.train = to_device(train, self.device)
-        self.val = None if val is None else [to_device(val, self.device)]
-        self.optimizer = optimizer_for(config.optim, trained)
-        self.scheduler = scheduler_for(config, self.optimizer)
+        self.val = None if val is None else to_device(val, self.device)
+        self.splits = [Split(model, whole=self.bridge is not None) for model in self._models()]
+        self.optimizer = FlatAdamW(config.optim, trained)
+        self.scheduler = scheduler_for(config, self.optimizer.adamw)
         self.shuffle = torch.Generator().manual_seed(config.seed)
 
     def _models(self) -> list[AdaptedModel]:
@@ -99,7 +100,7 @@ class Training:
     def _epoch(self, epoch: int) -> EpochMetrics:
         start = time.perf_counter()
         weight = self.config.distill_weight(epoch)
-        images, labels = self.train
+        labels = self.train[1]
         for model in self._models():
             model.train()
         order = torch.randperm(len(labels), generator=self.shuffle).to(self.device)
@@ -108,14 +109,15 @@ class Training:
         totals = torch.zeros(4, device=self.device)
         for step in range(steps):
             index = order[step * batch : (step + 1) * batch]
-            totals += self._step(images[index], labels[index], weight)
+            batches = [tuple(part[index] for part in parts) for parts in self._train_parts]
+            totals += self._step(batches, labels[index], weight)
         loss, ce_student, ce_teacher, distill = (totals / steps).tolist()
         trained = time.perf_counter() - start
-        lr = self.optimizer.param_groups[0]["lr"]
+        lr = self.optimizer.adamw.param_groups[0]["lr"]
         if not math.isfinite(loss):
             raise Diverged(f"the training loss became {loss} in epoch {epoch} at learning rate {lr:.3g}")
         self.scheduler.step(epoch + 1)
-        accuracy, val_loss = self._validate(self.student)
+        (accuracy, val_loss), (teacher_accuracy, _) = self._validate()
         return EpochMetrics(
             epoch=epoch,
             lr=lr,
@@ -125,46 +127,82 @@ class Training:
             train_distill=distill if weight > 0 else None,
             val_accuracy=accuracy,
             val_loss=val_loss,
-            val_teacher_accuracy=None if self.teacher is None else self._validate(self.teacher)[0],
+            val_teacher_accuracy=teacher_accuracy,
             seconds=time.perf_counter() - start,
             images_per_second=steps * batch / trained,
             gpu_memory_gb=_peak_memory_gb(self.device),
         )
 
-    def _step(self, pixels: Tensor, labels_B: Tensor, weight: float) -> Tensor:
+    def _step(self, batches: list[Parts], labels_B: Tensor, weight: float) -> Tensor:
         """One update of both models; its (loss, student's CE, teacher's CE, distillation), not yet synchronised."""
         distill = ce_teacher = torch.zeros((), device=self.device)
         teacher_BC: Tensor | None = None
         with autocast(self.config, self.device):
             if weight > 0:
-                student_BC, teacher_BC, distill = self._distilled(pixels)
+                student_BC, teacher_BC, distill = self._distilled(batches)
             else:
-                student_BC = self.student(pixels).float()
-                teacher_BC = self.teacher(pixels).float() if self.teacher else None
+                student_BC, *others = self._logits(batches)
+                teacher_BC = others[0] if others else None
             ce_student = loss = F.cross_entropy(student_BC, labels_B)
             if teacher_BC is not None:
                 ce_teacher = F.cross_entropy(teacher_BC, labels_B)
                 loss = ce_student + ce_teacher + weight * distill
         # One backward and one optimizer for both: the released second backward of the same loss changes
         # nothing but a factor 2 in the teacher's gradient, to which Adam is indifferent.
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        self.optimizer.step()
+        self.optimizer.step(loss)
         return torch.stack([loss, ce_student, ce_teacher, distill]).detach()
 
-    def _distilled(self, pixels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _logits(self, batches: list[Parts]) -> list[Tensor]:
+        """Logits (B, C) of the student and of the teacher, if there is one."""
+        return [split.suffix(parts).float() for split, parts in zip(self.splits, batches, strict=True)]
+
+    def _distilled(self, batches: list[Parts]) -> tuple[Tensor, Tensor, Tensor]:
         """Logits of student and teacher, (B, C) each, and the distillation loss between them."""
-        assert self.teacher is not None
         if self.bridge is None:
-            student_BC, teacher_BC = self.student(pixels).float(), self.teacher(pixels).float()
+            student_BC, teacher_BC = self._logits(batches)
             return student_BC, teacher_BC, distillation(student_BC, teacher_BC, self.config.distill)
+        assert self.teacher is not None
+        (pixels,), _ = batches
         student_BC, ours = self.student.with_features(pixels, self.bridge.student_blocks)
         teacher_BC, theirs = self.teacher.with_features(pixels, self.bridge.teacher_blocks)
         distill = self.bridge(ours, theirs, self.config.distill.detach_teacher)
         return student_BC.float(), teacher_BC.float(), distill
 
-    def _validate(self, model: AdaptedModel) -> tuple[float | None, float | None]:
-        return (None, None) if self.val is None else evaluate(model, self.val, self.config)
+    def _parts(self, pixels: Tensor) -> list[Parts]:
+        """What each model keeps of images: it never changes, so it is computed once."""
+        with autocast(self.config, self.device):
+            return [split.prefix(pixels) for split in self.splits]
+
+    @cached_property
+    def _train_parts(self) -> list[Parts]:
+        return self._parts(self.train[0])
+
+    @cached_property
+    def _val_parts(self) -> list[Parts]:
+        return [] if self.val is None else self._parts(self.val[0])
+
+    def _validate(self) -> list[tuple[float | None, float | None]]:
+        """Accuracy and loss on the val split, of student and teacher; None where there is none."""
+        found: list[tuple[float | None, float | None]] = []
+        for split, parts in zip(self.splits, self._val_parts, strict=False):
+            assert self.val is not None
+            split.model.eval()
+            found.append(_measured(split, parts, self.val[1], self.config))
+        return [*found, (None, None), (None, None)][:2]
+
+
+def _measured(split: Split, parts: Parts, labels: Tensor, config: RunConfig) -> tuple[float, float]:
+    pieces = zip(*(part.split(EVAL_BATCH) for part in parts), strict=True)
+    with torch.no_grad(), autocast(config, labels.device):
+        logits = torch.cat([split.suffix(piece).float() for piece in pieces])
+    correct, loss = _tally(logits, labels).tolist()
+    return correct / len(labels), loss / len(labels)
+
+
+def _tally(logits_BC: Tensor, labels_B: Tensor) -> Tensor:
+    """Right answers and summed cross-entropy, (2,), on the device."""
+    loss = F.cross_entropy(logits_BC, labels_B, reduction="sum")
+    return torch.stack([(logits_BC.argmax(dim=-1) == labels_B).sum().float(), loss])
 
 
 def evaluate(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], config: RunConfig) -> tuple[float, float]:
@@ -179,7 +217,8 @@ def evaluate_all(
     models: Mapping[str, tuple[nn.Module, RunConfig]], batches: Iterable[tuple[Tensor, Tensor]]
 ) -> dict[str, tuple[float, float]]:
     """As `evaluate`, for several models (each with its config) in one pass over the batches."""
-    correct, loss, count = dict.fromkeys(models, 0.0), dict.fromkeys(models, 0.0), 0
+    tallies: dict[str, Tensor] = {}
+    count = 0
     for model, _ in models.values():
         model.eval()
     with torch.no_grad():
@@ -187,54 +226,16 @@ def evaluate_all(
             for name, (model, config) in models.items():
                 with autocast(config, pixels_B.device):
                     logits_BC = model(pixels_B).float()
-                correct[name] += (logits_BC.argmax(dim=-1) == labels_B).sum().item()
-                loss[name] += F.cross_entropy(logits_BC, labels_B, reduction="sum").item()
+                tally = _tally(logits_BC, labels_B)
+                tallies[name] = tallies[name] + tally if name in tallies else tally
             count += len(labels_B)
-    return {name: (correct[name] / count, loss[name] / count) for name in models}
+    sums = {name: tally.tolist() for name, tally in tallies.items()}
+    return {name: (correct / count, loss / count) for name, (correct, loss) in sums.items()}
 
 
 def _cut(batches: Iterable[tuple[Tensor, Tensor]]) -> Iterator[tuple[Tensor, Tensor]]:
     for pixels, labels in batches:
         yield from zip(pixels.split(EVAL_BATCH), labels.split(EVAL_BATCH), strict=True)
-
-
-def optimizer_for(config: OptimConfig, models: Sequence[nn.Module]) -> torch.optim.AdamW:
-    """AdamW over what trains in all models; weight decay on matrices only.
-
-    Biases get none, nor do class token, position embedding and position bias where a whole backbone trains.
-    """
-    groups = [
-        group
-        for model in models
-        for group in param_groups_weight_decay(model, config.weight_decay, no_weight_decay_list=_undecayed(model))
-    ]
-    return torch.optim.AdamW(groups, lr=config.lr, betas=(0.9, 0.999), eps=1e-8)
-
-
-def _undecayed(model: nn.Module) -> set[str]:
-    """What timm says of the backbone."""
-    if not isinstance(model, AdaptedModel):
-        return set()
-    backbone: Any = model.backbone
-    return {f"backbone.{name}" for name in backbone.no_weight_decay()}
-
-
-def scheduler_for(config: RunConfig, optimizer: torch.optim.Optimizer):  # type: ignore[no-untyped-def]
-    """timm's cosine over epochs; linear warm-up replaces its beginning, so epoch 0 runs at `optim.warmup_lr`.
-
-    Under the paper's protocol its cool-down follows, at `optim.min_lr`.
-    """
-    scheduler, epochs = create_scheduler_v2(
-        optimizer,
-        sched="cosine",
-        num_epochs=config.epochs,
-        min_lr=config.optim.min_lr,
-        warmup_lr=config.optim.warmup_lr,
-        warmup_epochs=config.optim.warmup_epochs,
-        cooldown_epochs=COOLDOWN_EPOCHS if config.protocol == "paper" else 0,
-    )
-    assert epochs == config.total_epochs
-    return scheduler
 
 
 def choose_device(name: str) -> torch.device:

@@ -27,7 +27,8 @@ HOUSE = {
     "weights": "timm torch safetensors huggingface_hub numpy",
     "model": "timm torch",
     "cost": "torch",
-    "run": "torch timm",
+    "engine": "torch timm",
+    "run": "torch",
     "export": "safetensors torch yaml PIL",
     "single": "",
     "journal": "",
@@ -39,7 +40,7 @@ HOUSE = {
     "screen": "rich",
     "cli": "typer rich PIL",
 }
-MODEL_SIDE = ("adapters", "distill", "weights", "model", "cost", "run", "export", "single")
+MODEL_SIDE = ("adapters", "distill", "weights", "model", "cost", "engine", "run", "export", "single")
 
 
 def files_of(room):

@@ -10,8 +10,9 @@ from conftest import command, glyphs, noise
 import idat_tune
 from idat_tune import data, export, kinds, single
 from idat_tune.config import RunConfig
+from idat_tune.engine.optimizer import decay_groups, scheduler_for
 from idat_tune.errors import BadInput
-from idat_tune.run import evaluate, optimizer_for, run, scheduler_for, to_device
+from idat_tune.run import evaluate, run, to_device
 from idat_tune.search import plan_search
 from idat_tune.single import train_once
 
@@ -134,8 +135,8 @@ def test_the_rate_of_each_epoch_is_the_published_one(protocol, epochs, task):
 @pytest.mark.parametrize("loss", ["kl", "feature"])
 def test_weight_decay_is_on_matrices_only(kind, loss):
     training = run(glyphs(adapter__kind=kind, distill__loss=loss, optim__weight_decay=0.1), noise())
-    decayed = {id(p) for group in training.optimizer.param_groups if group["weight_decay"] for p in group["params"]}
-    spared = {id(p) for group in training.optimizer.param_groups if not group["weight_decay"] for p in group["params"]}
+    decayed = {id(p) for group in training.optimizer.groups if group["weight_decay"] for p in group["params"]}
+    spared = {id(p) for group in training.optimizer.groups if not group["weight_decay"] for p in group["params"]}
     for model in (training.student, training.teacher):
         for name, parameter in model.trainable().items():
             tokens = name in ("cls_token", "pos_embed")
@@ -149,7 +150,7 @@ def test_a_vit_base_has_the_published_numbers_with_and_without_decay():
     from idat_tune.cost import shapes
 
     config = RunConfig.for_task("cifar", {"teacher": "none"})
-    groups = optimizer_for(config.optim, [shapes("vit_base", 100, config)]).param_groups
+    groups = decay_groups(config.optim, [shapes("vit_base", 100, config)])
     sizes = {group["weight_decay"]: sum(p.numel() for p in group["params"]) for group in groups}
     assert sizes == {0.0: 9_364, 5e-5: 150_528}
 

@@ -7,7 +7,7 @@ from torch import Generator, nn
 
 from idat_tune import kinds
 from idat_tune.adapters import operations
-from idat_tune.adapters.blocks import AdaptedBlock, Site, block_lists, blocks_of, check_blocks, width_of
+from idat_tune.adapters.blocks import AdaptedBlock, Site, block_lists, blocks_of, check_blocks, plain, width_of
 from idat_tune.adapters.bottleneck import AdaptFormer, Parallel, ParallelShared, Sequential
 from idat_tune.adapters.convpass import Convpass
 from idat_tune.adapters.operations import INIT_STD, merge
@@ -15,7 +15,7 @@ from idat_tune.adapters.prompts import VptDeep
 from idat_tune.config import AdapterConfig
 from idat_tune.errors import BadInput
 
-__all__ = ["INIT_STD", "INSERT", "block_lists", "blocks_of", "insert", "merge", "width_of"]
+__all__ = ["INIT_STD", "INSERT", "AdaptedBlock", "block_lists", "blocks_of", "insert", "merge", "plain", "width_of"]
 
 Insert = Callable[[nn.Module, AdapterConfig, Generator | None], None]
 

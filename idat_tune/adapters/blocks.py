@@ -5,6 +5,7 @@
 from dataclasses import dataclass
 from typing import Any, Self
 
+import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
 from idat_tune.config import AdapterConfig
@@ -33,12 +34,29 @@ class Site:
 
 
 class AdaptedBlock(nn.Module):
-    """A frozen block with something trainable around it; masks are passed through to its attention."""
+    """A frozen block with something trainable around it; masks are passed through to its attention.
+
+    It computes in two parts, so that the first, which no training changes, can be computed once for a whole search:
+    `frozen`, which may be several tensors, then `adapted`. Both take `first`: how many of the first tokens are wanted
+    at the end, None for all; the others are computed only as far as these attend to them.
+    """
 
     def __init__(self, block: nn.Module, site: Site, config: AdapterConfig, generator: Generator | None = None):
         super().__init__()
         self.block = block
         self.scale = config.scale
+
+    def forward(self, x_BTD: Tensor, first: int | None = None, **masks: Any) -> Tensor:
+        """Block output of the input's shape, or of its first tokens."""
+        return self.adapted(*self.frozen(x_BTD, first, **masks), first=first, **masks)
+
+    def frozen(self, x_BTD: Tensor, first: int | None = None, **masks: Any) -> tuple[Tensor, ...]:
+        """What precedes all that trains, one or more tensors (B, T, D) or of the first tokens."""
+        return (x_BTD,)
+
+    def adapted(self, *frozen: Tensor, first: int | None = None, **masks: Any) -> Tensor:
+        """The block's output, from what `frozen` gave."""
+        raise NotImplementedError
 
 
 def block_lists(backbone: Any) -> list[nn.Sequential]:
@@ -68,16 +86,54 @@ def width_of(block: Any) -> int:
     return getattr(norm, "operation", norm).normalized_shape[-1]
 
 
-def attention_branch(block: Any, x_BTD: Tensor, **masks: Any) -> Tensor:
-    """What a timm block adds to the stream through attention, with its norm, layer scale and drop-path."""
-    return block.drop_path1(attention(block, block.norm1(x_BTD), **masks))
+def plain(block: Any, x_BTD: Tensor, first: int | None = None, **masks: Any) -> Tensor:
+    """A timm block, or only what its first tokens become."""
+    if first is None:
+        return block(x_BTD, **masks)
+    if isinstance(block, AdaptedBlock):
+        return block(x_BTD, first)
+    x_BTD = x_BTD[:, :first] + attention_branch(block, x_BTD, first)
+    return x_BTD + mlp_branch(block, x_BTD)
 
 
-def attention(block: Any, normed_BTD: Tensor, **masks: Any) -> Tensor:
-    """Attention of a timm block on the normed stream, with its layer scale."""
+def attention_branch(block: Any, x_BTD: Tensor, first: int | None = None, **masks: Any) -> Tensor:
+    """What a timm block adds to (the first tokens of) the stream by attention, with norm, layer scale and drop-path."""
+    return block.drop_path1(attention(block, block.norm1(x_BTD), first, **masks))
+
+
+def attention(block: Any, normed_BTD: Tensor, first: int | None = None, **masks: Any) -> Tensor:
+    """Attention of a timm block on the normed stream, with its layer scale; of its first tokens to all, if given."""
     if hasattr(block, "_attn"):  # Swin: windows, and masks of its own
         return block._attn(normed_BTD)
-    return block.ls1(block.attn(normed_BTD, **masks))
+    if first is None:
+        return block.ls1(block.attn(normed_BTD, **masks))
+    return block.ls1(_of_the_first(block.attn, normed_BTD, first))
+
+
+def _of_the_first(attn: Any, normed_BTD: Tensor, first: int) -> Tensor:
+    """timm's Attention for the queries of the first tokens alone."""
+    q, k, v = (
+        part.unflatten(-1, (attn.num_heads, attn.head_dim)).transpose(1, 2)
+        for part in _queries_keys_values(attn, normed_BTD, first)
+    )
+    q, k = attn.q_norm(q), attn.k_norm(k)
+    if attn.fused_attn:
+        out = F.scaled_dot_product_attention(q, k, v)
+    else:
+        out = ((q * attn.scale) @ k.transpose(-2, -1)).softmax(dim=-1) @ v
+    return attn.proj(attn.norm(out.transpose(1, 2).flatten(2)))
+
+
+def _queries_keys_values(attn: Any, normed_BTD: Tensor, first: int) -> tuple[Tensor, Tensor, Tensor]:
+    qkv, width = attn.qkv, attn.attn_dim
+    if type(qkv) is not nn.Linear:  # an adapter sits in it, or around it, and wants to see all tokens
+        q, k, v = qkv(normed_BTD).split(width, dim=-1)
+        return q[:, :first], k, v
+    bias = (None, None) if qkv.bias is None else qkv.bias.split([width, 2 * width])
+    of_queries, of_others = qkv.weight.split([width, 2 * width])
+    q = F.linear(normed_BTD[:, :first], of_queries, bias[0])
+    k, v = F.linear(normed_BTD, of_others, bias[1]).split(width, dim=-1)
+    return q, k, v
 
 
 def mlp_branch(block: Any, x_BTD: Tensor) -> Tensor:

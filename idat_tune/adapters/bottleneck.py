@@ -8,7 +8,7 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
-from idat_tune.adapters.blocks import AdaptedBlock, Site, attention_branch, mlp_branch
+from idat_tune.adapters.blocks import AdaptedBlock, Site, attention_branch, mlp_branch, plain
 from idat_tune.adapters.operations import INIT_STD
 from idat_tune.config import AdapterConfig
 
@@ -65,19 +65,28 @@ class _WithBottleneck(AdaptedBlock):
 class Sequential(_WithBottleneck):
     """x <- block(x); x <- x + A(x). The adapter has its own residual and no scale."""
 
-    def forward(self, x_BTD: Tensor, **masks: Any) -> Tensor:
-        """Block output of the input's shape."""
-        x_BTD = self.block(x_BTD, **masks)
+    def frozen(self, x_BTD: Tensor, first: int | None = None, **masks: Any) -> tuple[Tensor, ...]:
+        """The whole block."""
+        return (plain(self.block, x_BTD, first, **masks),)
+
+    def adapted(self, *frozen: Tensor, first: int | None = None, **masks: Any) -> Tensor:
+        """The adapter behind it."""
+        (x_BTD,) = frozen
         return x_BTD + self.adapter(x_BTD)
 
 
 class Parallel(_WithBottleneck):
     """x <- x + attention(x); x <- x + mlp(x) + s A(x). The adapter sees the stream before the second norm."""
 
-    def forward(self, x_BTD: Tensor, **masks: Any) -> Tensor:
-        """Block output of the input's shape."""
-        x_BTD = x_BTD + attention_branch(self.block, x_BTD, **masks)
-        return x_BTD + mlp_branch(self.block, x_BTD) + self.scale * self.adapter(x_BTD)
+    def frozen(self, x_BTD: Tensor, first: int | None = None, **masks: Any) -> tuple[Tensor, ...]:
+        """What the adapter sees, and what it is added to."""
+        x_BTD = x_BTD[:, :first] + attention_branch(self.block, x_BTD, first, **masks)
+        return x_BTD, x_BTD + mlp_branch(self.block, x_BTD)
+
+    def adapted(self, *frozen: Tensor, first: int | None = None, **masks: Any) -> Tensor:
+        """The adapter added."""
+        x_BTD, behind_mlp_BTD = frozen
+        return behind_mlp_BTD + self.scale * self.adapter(x_BTD)
 
 
 class AdaptFormer(Parallel):
@@ -89,7 +98,13 @@ class AdaptFormer(Parallel):
 class ParallelShared(_WithBottleneck):
     """x <- x + attention(x) + s A(x); x <- x + mlp(x) + s A(x), with the same A in both places."""
 
-    def forward(self, x_BTD: Tensor, **masks: Any) -> Tensor:
-        """Block output of the input's shape."""
-        x_BTD = x_BTD + attention_branch(self.block, x_BTD, **masks) + self.scale * self.adapter(x_BTD)
+    def frozen(self, x_BTD: Tensor, first: int | None = None, **masks: Any) -> tuple[Tensor, ...]:
+        """What the adapter sees first, and what it is added to."""
+        own_BTD = x_BTD[:, :first]
+        return own_BTD, own_BTD + attention_branch(self.block, x_BTD, first, **masks)
+
+    def adapted(self, *frozen: Tensor, first: int | None = None, **masks: Any) -> Tensor:
+        """The adapter added, the MLP, the adapter added again."""
+        x_BTD, behind_attention_BTD = frozen
+        x_BTD = behind_attention_BTD + self.scale * self.adapter(x_BTD)
         return x_BTD + mlp_branch(self.block, x_BTD) + self.scale * self.adapter(x_BTD)

@@ -41,9 +41,11 @@ class ConvBottleneck(nn.Module):
         if hidden_BTH.ndim == 4:
             return self._over_grid(hidden_BTH)
         special, patches = hidden_BTH.tensor_split([self.prefix], dim=1)
+        alone = self._over_grid(special.flatten(0, 1)[:, None, None]).view_as(special)
+        if not patches.shape[1]:  # where only the first tokens are wanted
+            return alone
         side = math.isqrt(patches.shape[1])
         assert side * side == patches.shape[1], "the patches of a square image"
-        alone = self._over_grid(special.flatten(0, 1)[:, None, None]).view_as(special)
         return torch.cat([alone, self._over_grid(patches.unflatten(1, (side, side))).flatten(1, 2)], dim=1)
 
     def _over_grid(self, hidden_BRCH: Tensor) -> Tensor:
@@ -62,11 +64,17 @@ class Convpass(AdaptedBlock):
         self.attention_adapter = ConvBottleneck(site, config, generator)
         self.mlp_adapter = ConvBottleneck(site, config, generator)
 
-    def forward(self, x_BTD: Tensor, **masks: Any) -> Tensor:
-        """Block output of the input's shape."""
+    def frozen(self, x_BTD: Tensor, first: int | None = None, **masks: Any) -> tuple[Tensor, ...]:
+        """What the first adapter sees, and what it is added to."""
         block: Any = self.block
         normed_BTD = block.norm1(x_BTD)
-        branch_BTD = block.drop_path1(attention(block, normed_BTD, **masks))
-        x_BTD = x_BTD + branch_BTD + self.scale * self.attention_adapter(normed_BTD)
+        branch_BTD = block.drop_path1(attention(block, normed_BTD, first, **masks))
+        return normed_BTD[:, :first], x_BTD[:, :first] + branch_BTD
+
+    def adapted(self, *frozen: Tensor, first: int | None = None, **masks: Any) -> Tensor:
+        """The first adapter added, then the MLP and the second."""
+        block: Any = self.block
+        normed_BTD, behind_attention_BTD = frozen
+        x_BTD = behind_attention_BTD + self.scale * self.attention_adapter(normed_BTD)
         normed_BTD = block.norm2(x_BTD)
         return x_BTD + block.drop_path2(mlp(block, normed_BTD)) + self.scale * self.mlp_adapter(normed_BTD)

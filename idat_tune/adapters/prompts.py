@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Generator, Tensor, nn
 
-from idat_tune.adapters.blocks import AdaptedBlock, Site
+from idat_tune.adapters.blocks import AdaptedBlock, Site, plain
 from idat_tune.config import AdapterConfig
 
 
@@ -26,11 +26,14 @@ class VptDeep(AdaptedBlock):
         bound = math.sqrt(6 / (site.patch_inputs + site.width))
         nn.init.uniform_(self.prompts, -bound, bound, generator=generator)
 
-    def forward(self, x_BTD: Tensor, **masks: Any) -> Tensor:
-        """Block output of the input's shape."""
+    def adapted(self, *frozen: Tensor, first: int | None = None, **masks: Any) -> Tensor:
+        """Block output of the input's shape, or of its first tokens, which all stand before the prompts."""
+        (x_BTD,) = frozen
         special, patches = x_BTD.tensor_split([self.prefix], dim=1)
         prompts_BPD = self.prompts.expand(len(x_BTD), -1, -1)
         # Concatenation promotes: under autocast the stream may be of lower precision than the prompts.
-        out = self.block(torch.cat([special, prompts_BPD.to(x_BTD.dtype), patches], dim=1), **masks)
+        out = plain(self.block, torch.cat([special, prompts_BPD.to(x_BTD.dtype), patches], dim=1), first, **masks)
+        if first is not None:
+            return out
         behind = self.prefix + len(self.prompts)
         return torch.cat([out[:, : self.prefix], out[:, behind:]], dim=1)
