@@ -10,7 +10,7 @@ from typing import Any, Self
 from idat_tune.errors import BadInput
 from idat_tune.metrics import WORST, EpochMetrics, score, write_table
 
-EXPLORE, FINAL, TEST = "explore", "final", "test"  # stages
+EXPLORE, CONFIRM, FINAL, TEST = "explore", "confirm", "final", "test"  # stages
 COMPLETE, STOPPED, FAILED = "complete", "stopped", "failed"  # statuses
 
 
@@ -18,8 +18,8 @@ COMPLETE, STOPPED, FAILED = "complete", "stopped", "failed"  # statuses
 class TrialRecord:
     """What is known of a trial that has ended, well or not."""
 
-    id: str  # unique in its search: arm-default, trial-003, final-0-winner, test
-    stage: str  # EXPLORE, FINAL (trained on trainval) or TEST (the one that opens the test split)
+    id: str  # unique in its search: arm-default, trial-003, confirm-2-trial-003, final-0-trial-003, test
+    stage: str  # EXPLORE, CONFIRM (on another split), FINAL (on trainval) or TEST (which opens the test split)
     arms: tuple[str, ...]  # what it stands for: default, alone, no_distill, winner; none for a proposed one
     config: Mapping[str, Any]  # flat, complete
     status: str  # COMPLETE, STOPPED early, or FAILED
@@ -31,6 +31,8 @@ class TrialRecord:
     set_up_seconds: float = 0.0  # of these, building models and loading data
     trainable_params: int | None = None  # of the student: adapters and head
     worker: int | None = None  # process that it ran in
+    contender: str | None = None  # in CONFIRM: the explored trial whose config it runs
+    fold: int | None = None  # in CONFIRM: the number of the split
     tested: Mapping[str, tuple[float, float]] = field(default_factory=dict)  # by final trial: test accuracy, loss
 
     @property
@@ -59,6 +61,8 @@ class TrialRecord:
             "arms": ",".join(self.arms),
             "status": self.status,
             "reason": self.reason,
+            "contender": self.contender,
+            "fold": self.fold,
             "epochs_run": len(self.epochs),
             **{name: last.get(name) for name in ("val_accuracy", "val_loss", "val_teacher_accuracy", "train_loss")},
             "score": self.score,
@@ -118,9 +122,8 @@ class Journal:
         return list(self._records.values())
 
     def tested(self) -> Mapping[str, tuple[float, float]]:
-        """Test accuracy and loss by final trial; empty while the test split is sealed."""
-        test = self._records.get(TEST)
-        return test.tested if test else {}
+        """Test accuracy and loss by final trial, as last opened; empty while the test split is sealed."""
+        return {trial: found for record in self.of(TEST) for trial, found in record.tested.items()}
 
     def of(self, stage: str) -> list[TrialRecord]:
         """The records of a stage, oldest first."""

@@ -18,10 +18,11 @@ from rich.text import Text
 from idat_tune.backbones import NO_TEACHER
 from idat_tune.config import RunConfig
 from idat_tune.data import Listed
-from idat_tune.journal import COMPLETE, EXPLORE, FAILED, STOPPED, TrialRecord
+from idat_tune.journal import COMPLETE, CONFIRM, EXPLORE, FAILED, STOPPED, TrialRecord
 from idat_tune.kinds import KINDS
 from idat_tune.metrics import EpochMetrics
 from idat_tune.search import LOG, Listener
+from idat_tune.search.budget import WHY
 from idat_tune.search.plan import Job, Plan
 from idat_tune.tasks import Task
 
@@ -109,13 +110,17 @@ class Progress(Listener):
         self.running.pop(record.id, None)
         self._count(record)
         shown = str(record.reason) if record.status == FAILED else ""
-        if record.stage == EXPLORE and not shown:
+        if record.stage in (EXPLORE, CONFIRM) and not shown:
             shown = f"val {percent(record.val_accuracy)}"
         name = f"{record.id} ({', '.join(record.arms)})" if record.arms else record.id
         line = f"{name:<28} {record.status:<8} {shown:<12} {record.seconds:5.1f} s  {brief(record.config)}"
         if self.live is None or record.status == FAILED:
             self.say(line)
         self._draw()
+
+    def exploring_ended(self, limit: str) -> None:
+        """Say which limit it was."""
+        self.say(f"exploring ends ({limit}): {WHY[limit]}")
 
     def winner_chosen(self, winner: TrialRecord) -> None:
         """Say that exploring is over."""
@@ -212,17 +217,24 @@ def comparison(result: Mapping[str, Any]) -> Group:
     """The winner beside the default and the adapter alone, in percent, and what each of them is."""
     found = {"winner": result["winner"], **result["arms"]}
     table = Table(title=f"{result['name']} ({result['task']})", title_justify="left", box=SIMPLE)
-    for name in ("", "trial", "validation", "test", "trainable"):
+    for name in ("", "trial", "validation", "confirmed", "test", "trainable"):
         table.add_column(name, justify="left" if name in ("", "trial") else "right", no_wrap=True)
     configs = Table.grid(padding=(0, 2))
     for arm, record in found.items():
         if record is not None:
             trainable = f"{record['trainable_params']:,}" if record["trainable_params"] else "-"
-            table.add_row(
-                arm, record["trial"], percent(record["val_accuracy"]), spread(record["test_accuracy"]), trainable
-            )
+            figures = (percent(record["val_accuracy"]), confirmed(record["confirmed"]), spread(record["test_accuracy"]))
+            table.add_row(arm, record["trial"], *figures, trainable)
             configs.add_row(f"{arm}:", brief(record["config"]))
     return Group(table, configs)
+
+
+def confirmed(found: Mapping[str, Any] | None) -> str:
+    """Mean and standard error over the splits of the confirm stage, in percent."""
+    if found is None:
+        return "-"
+    error = "" if found["standard_error"] is None else f" ± {100 * found['standard_error']:.1f}"
+    return f"{100 * found['mean']:.1f}{error} % ({found['folds']})"
 
 
 def spread(accuracy: Mapping[str, Any] | None) -> str:

@@ -110,6 +110,17 @@ class Space:
         domain = next(param.domain for param in self.params if param.label == label)
         return value in domain.values if isinstance(domain, Choice) else domain.low <= value <= domain.high
 
+    def part(self, point: Mapping[str, Any]) -> dict[str, Any]:
+        """Of a config found elsewhere what this space searches; nothing if a value lies outside its domains."""
+        chosen, found = dict(self.fixed), {}
+        for param in self.params:
+            if param.key in chosen or param.key not in point or not param.active({**point, **chosen}):
+                continue
+            if not self._contains(param.label, point[param.key]):
+                return {}
+            chosen[param.key] = found[param.key] = point[param.key]
+        return found
+
     def as_dict(self) -> dict[str, Any]:
         """A plain mapping that tells two spaces apart, for the manifest."""
         params = [[param.label, repr(param.domain)] for param in self.params]

@@ -13,7 +13,7 @@ from safetensors.torch import load, save
 from idat_tune import data
 from idat_tune.config import RunConfig
 from idat_tune.data import Images
-from idat_tune.journal import COMPLETE, FAILED, FINAL, TEST
+from idat_tune.journal import COMPLETE, CONFIRM, FAILED, FINAL, TEST
 from idat_tune.metrics import WORST, EpochMetrics, score
 from idat_tune.model import AdaptedModel, build
 from idat_tune.run import choose_device, evaluate_all, run, to_device
@@ -62,6 +62,8 @@ class Trial(tune.Trainable):
         start = time.perf_counter()
         config = RunConfig.from_flat(self.job["config"])
         train, val = self.images["train"], self.images["val"]
+        if self.job["stage"] == CONFIRM:
+            train, val = data.fold(train, val, self.job["fold"])
         final = self.job["stage"] == FINAL
         training = run(config, data.joined(train, val), None) if final else run(config, train, val)
         set_up = {

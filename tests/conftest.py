@@ -73,6 +73,8 @@ def searched(tmp_path_factory) -> tuple[dict, Path, subprocess.CompletedProcess]
         3,
         "--seeds",
         2,
+        "--folds",
+        2,
         "--out",
         out,
         "--name",

@@ -39,7 +39,8 @@ def test_the_json_has_the_promised_shape(searched):
     assert set(winner) >= {"config", "val_accuracy", "confirmed", "test_accuracy", "trainable_params"}
     assert set(winner["test_accuracy"]) == {"mean", "std", "seeds"}
     assert winner["test_accuracy"]["seeds"] == 2
-    assert set(result["arms"]) == {"default", "alone", "no_distill"}
+    assert set(result["arms"]) >= {"default", "alone", "no_distill"}
+    assert set(winner["confirmed"]) >= {"mean", "standard_error"}
     assert result["arms"]["alone"]["config"]["teacher"] == "none"
     assert result["arms"]["default"]["test_accuracy"]["mean"] > 0.5
     assert Path(result["out"]) == out / "first"
@@ -51,7 +52,12 @@ def test_stdout_is_json_alone_and_no_noise_reaches_the_screen(searched):
     _, out, done = searched
     assert len(done.stdout.strip().splitlines()) == 1
     for line in done.stderr.splitlines():
-        assert line.startswith(("search ", "arm-", "trial-", "final-", "the winner", "the test", "test ")), line
+        assert line.startswith(
+            (
+                *("search ", "arm-", "trial-", "confirm-", "final-"),
+                *("exploring ends", "the winner", "the test", "test "),
+            )
+        ), line
     assert "mlflow" in (out / "first" / "log.txt").read_text()
 
 
@@ -64,8 +70,9 @@ def test_the_files_of_a_search_are_there_and_agree(searched):
     assert {row["trial"] for row in epochs} == {row["trial"] for row in trials}
     for row in trials:
         assert row["epochs_run"] == sum(epoch["trial"] == row["trial"] for epoch in epochs)
-    best = max((row for row in explored if row["status"] == "complete"), key=lambda row: row["score"])
-    assert best["trial"] == result["winner"]["trial"]
+    confirmed = [row["val_accuracy"] for row in trials if row["contender"] == result["winner"]["trial"]]
+    assert statistics.fmean(confirmed) == pytest.approx(result["winner"]["confirmed"]["mean"])
+    assert len(confirmed) == 2
     manifest = json.loads((out / "first" / "manifest.json").read_text())
     assert len(manifest["test_openings"]) == 1
     assert manifest["data_hash"] == data.content_hash("digits")
@@ -75,7 +82,7 @@ def test_the_files_of_a_search_are_there_and_agree(searched):
 def test_only_final_runs_were_tested(searched):
     _, out, _ = searched
     for row in read_table(out / "first" / "trials.parquet"):
-        assert (row["test_accuracy"] is None) == (row["stage"] == "explore")
+        assert (row["test_accuracy"] is None) == (row["stage"] != "final")
         assert (row["val_accuracy"] is None) == (row["stage"] == "final")
 
 
@@ -115,7 +122,7 @@ def test_workers_live_from_trial_to_trial(searched):
 
 def test_a_finished_search_given_again_answers_at_once_with_the_same(searched):
     result, out, _ = searched
-    options = ["--trials", 6, "--epochs", 3, "--seeds", 2, "--out", out, "--name", "first", "--json"]
+    options = ["--trials", 6, "--epochs", 3, "--seeds", 2, "--folds", 2, "--out", out, "--name", "first", "--json"]
     began = (out / "first" / "journal.jsonl").stat().st_mtime_ns
     again = command("search", "--task", "digits", *options)
     assert again.returncode == 0
@@ -125,7 +132,7 @@ def test_a_finished_search_given_again_answers_at_once_with_the_same(searched):
 
 def test_another_seed_under_the_same_name_is_refused(searched):
     _, out, _ = searched
-    options = ["--trials", 6, "--epochs", 3, "--seeds", 2, "--out", out, "--name", "first", "--seed", 5]
+    options = ["--trials", 6, "--epochs", 3, "--seeds", 2, "--folds", 2, "--out", out, "--name", "first", "--seed", 5]
     refused = command("search", "--task", "digits", *options)
     assert refused.returncode == 2
     assert "was begun with another seed (0, not 5)" in refused.stderr
@@ -142,7 +149,7 @@ def wait_for(path, text, seconds=90):
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_a_search_that_is_cut_off_resumes_without_losing_or_repeating_a_trial(tmp_path, how):
-    options = ["search", "--task", "sprites_loc", "--trials", "5", "--epochs", "3", "--seeds", "1"]
+    options = ["search", "--task", "sprites_loc", "--trials", "5", "--epochs", "3", "--seeds", "1", "--folds", "2"]
     options += ["--out", str(tmp_path), "--name", "cut", "--json"]
     running = subprocess.Popen(
         [sys.executable, "-m", "idat_tune.cli", *options],
@@ -184,7 +191,8 @@ def _alive(group):
 
 
 def test_a_worker_that_is_killed_costs_one_attempt_and_no_result(tmp_path):
-    options = ["search", "--task", "digits", "--trials", "4", "--epochs", "4", "--seeds", "1", "--out", str(tmp_path)]
+    options = ["search", "--task", "digits", "--trials", "4", "--epochs", "4", "--seeds", "1", "--no-confirm"]
+    options += ["--out", str(tmp_path)]
     running = subprocess.Popen(
         [sys.executable, "-m", "idat_tune.cli", *options, "--name", "k", "--json"],
         stdout=subprocess.PIPE,
@@ -205,7 +213,7 @@ def test_a_worker_that_is_killed_costs_one_attempt_and_no_result(tmp_path):
 def test_several_tasks_come_back_as_a_list(tmp_path):
     done = command(
         "search", "--task", "sprites_loc", "--task", "sprites_ori", "--trials", 1, "--epochs", 1, "--seeds", 1,
-        "--set", "teacher=none", "--out", tmp_path, "--name", "both", "--json",
+        "--folds", 2, "--set", "teacher=none", "--out", tmp_path, "--name", "both", "--json",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     results = json.loads(done.stdout)
@@ -230,7 +238,7 @@ def test_all_19_tasks_go_through_and_come_back_as_one_table_with_both_means(tmp_
     done = command("data", "import", "--from", copies, "--any-size", IDAT_TUNE_DATA=str(store))
     assert done.returncode == 0, done.stderr
     done = command(
-        "search", "--task", "all", "--trials", 2, "--epochs", 1, "--seeds", 1, "--space", "embedded",
+        "search", "--task", "all", "--trials", 2, "--epochs", 1, "--seeds", 1, "--no-confirm", "--space", "embedded",
         "--set", "student=glyph_base", "--max-concurrent", 1, "--out", tmp_path / "runs", "--name", "vtab", "--json",
         IDAT_TUNE_DATA=str(store), timeout=600,
     )  # fmt: skip

@@ -19,9 +19,25 @@ def search(
         str | None, typer.Option(metavar="NAME|FILE", help="Search space; the task's own if absent.")
     ] = None,
     trials: Annotated[int, typer.Option(metavar="N", help="Trials to explore, arms included.")] = 32,
-    hours: Annotated[float | None, typer.Option(metavar="H", help="Propose nothing new after so long.")] = None,
+    hours: Annotated[
+        float | None, typer.Option(metavar="H", help="Propose nothing new after so long; final runs come on top.")
+    ] = None,
+    gpu_hours: Annotated[
+        float | None, typer.Option(metavar="H", help="The same, summed over the GPUs that trials take.")
+    ] = None,
+    patience: Annotated[
+        int | None, typer.Option(metavar="N", help="Propose nothing new after N trials without a gain beyond noise.")
+    ] = None,
     epochs: Annotated[int | None, typer.Option(metavar="N", help="Epochs per trial; the space's if absent.")] = None,
     seeds: Annotated[int, typer.Option(metavar="N", help="Runs of the winner in the final run.")] = 3,
+    top_k: Annotated[int, typer.Option(metavar="K", help="Best configs to confirm, beside the arms.")] = 5,
+    folds: Annotated[int, typer.Option(metavar="N", help="Splits to confirm them on.")] = 5,
+    no_confirm: Annotated[
+        bool, typer.Option("--no-confirm", help="Take the best on one val split; marked as unconfirmed.")
+    ] = False,
+    reopen_test: Annotated[
+        bool, typer.Option("--reopen-test", help="Go on though the test was opened, and open it again; recorded.")
+    ] = False,
     sampler: Annotated[
         str | None, typer.Option(metavar="NAME", help="What proposes trials: tpe (if absent), random, grid or gp.")
     ] = None,
@@ -51,6 +67,8 @@ def search(
     from idat_tune.search.plan import HALVING, TPE
 
     check_positive("--hours", hours)
+    check_positive("--gpu-hours", gpu_hours)
+    check_positive("--patience", patience)
     check_positive("--gpus-per-trial", gpus_per_trial)
     check_positive("--max-concurrent", max_concurrent)
     fixed = parse_assignments(assignments)
@@ -68,6 +86,9 @@ def search(
             fixed=fixed,
             seed=seed,
             seeds=seeds,
+            top_k=top_k,
+            folds=0 if no_confirm else folds,
+            reopen_test=reopen_test,
             out=out,
             name=f"{name}-{known.name}" if name and several else name,
             sampler=sampler or TPE,
@@ -75,7 +96,7 @@ def search(
         )
         for known in chosen
     ]
-    resources = Resources(hours, gpus_per_trial, max_concurrent, address)
+    resources = Resources(hours, gpus_per_trial, max_concurrent, address, gpu_hours, patience)
     results = []
     for result in _results(plans, resources, quiet):
         results.append(result)

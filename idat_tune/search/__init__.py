@@ -1,4 +1,4 @@
-"""A search: explore with Optuna under Ray Tune, then train the winner on everything and test it once."""
+"""A search: explore with Optuna under Ray Tune, confirm the best, train the winner on everything, test it once."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -8,7 +8,7 @@ from idat_tune import data, tasks
 from idat_tune import space as spaces
 from idat_tune.search.listener import LOG, Interrupted, Listener
 from idat_tune.search.manifest import check_writable
-from idat_tune.search.plan import HALVING, TPE, Plan, Resources
+from idat_tune.search.plan import FOLDS, HALVING, TOP_K, TPE, Plan, Resources
 from idat_tune.space import Space
 
 __all__ = ["LOG", "Interrupted", "Listener", "Plan", "Resources", "plan_search", "run_searches", "search"]
@@ -22,9 +22,14 @@ def search(
     space: str | Path | Space | None = None,
     trials: int = TRIALS,
     hours: float | None = None,
+    gpu_hours: float | None = None,
+    patience: int | None = None,
     fixed: Mapping[str, Any] | None = None,
     seed: int = 0,
     seeds: int = 3,
+    top_k: int = TOP_K,
+    folds: int = FOLDS,
+    reopen_test: bool = False,
     sampler: str = TPE,
     stopping: str = HALVING,
     gpus_per_trial: float | None = None,
@@ -40,10 +45,16 @@ def search(
         task: name of a task.
         space: a space, its name or its YAML file; the task's own default unless given.
         trials: how many to explore, arms (default, alone, no_distill) included; the arms always run.
-        hours: after which no new trial is proposed.
+        hours: of exploring, after which no new trial is proposed; what follows exploring comes on top.
+        gpu_hours: the same, summed over the GPUs that explored trials take.
+        patience: ends exploring after so many trials in a row that brought nothing beyond the noise; see
+            `budget.longest_without_gain`.
         fixed: dotted keys held at a value for all trials, such as `{"epochs": 20}`.
         seed: of the sampler and of every explored run.
         seeds: runs of the winner in the final run.
+        top_k: best explored configs that are confirmed, beside the arms.
+        folds: splits that they are confirmed on; 0 leaves confirming out, and the winner is marked as unconfirmed.
+        reopen_test: go on although the test split was opened before, and open it once more; recorded.
         sampler: what proposes trials: tpe, random, grid or gp.
         stopping: which of them end early: halving, median or none.
         gpus_per_trial: fraction of a GPU that a trial takes; 1 where there are GPUs, unless given.
@@ -67,12 +78,15 @@ def search(
         fixed=fixed or {},
         seed=seed,
         seeds=seeds,
+        top_k=top_k,
+        folds=folds,
+        reopen_test=reopen_test,
         out=Path(out),
         name=name,
         sampler=sampler,
         stopping=stopping,
     )
-    resources = Resources(hours, gpus_per_trial, max_concurrent, address)
+    resources = Resources(hours, gpus_per_trial, max_concurrent, address, gpu_hours, patience)
     (result,) = run_searches([plan], resources, lambda plan: listener or Listener())
     return result
 
@@ -87,6 +101,9 @@ def plan_search(
     seeds: int,
     out: Path,
     name: str | None,
+    top_k: int = TOP_K,
+    folds: int = FOLDS,
+    reopen_test: bool = False,
     sampler: str = TPE,
     stopping: str = HALVING,
 ) -> Plan:
@@ -107,6 +124,9 @@ def plan_search(
         seed=seed,
         final_seeds=seeds,
         out=out,
+        top_k=top_k,
+        folds=folds,
+        reopen_test=reopen_test,
         sampler=sampler,
         stopping=stopping,
     )

@@ -5,6 +5,7 @@ import os
 import shutil
 from pathlib import Path
 
+from idat_tune.errors import BadInput
 from idat_tune.search.plan import Resources
 
 QUIET = {
@@ -28,7 +29,11 @@ class Session:
         self._ours = False  # started here, so ended here
 
     def start(self) -> tuple[int, float]:
-        """Connect, or start Ray on this machine; how many trials may run at once, and how much of a GPU each takes."""
+        """Connect, or start Ray on this machine; how many trials may run at once, and how much of a GPU each takes.
+
+        Raises:
+            BadInput: GPU-hours are to be counted where trials take no GPU.
+        """
         for name, value in QUIET.items():
             os.environ.setdefault(name, value)
         import ray
@@ -43,6 +48,8 @@ class Session:
                 ray.init(num_cpus=cpus, include_dashboard=False, object_store_memory=STORE_BYTES, **quietly)
         there, asked = ray.cluster_resources(), self.resources.gpus_per_trial
         gpus = asked if asked is not None else min(1.0, there.get("GPU", 0.0))
+        if self.resources.gpu_hours is not None and not gpus:
+            raise BadInput("--gpu-hours cannot be counted: trials take no GPU here; use --hours")
         return self.resources.max_concurrent or at_once(there.get("CPU", 1), there.get("GPU", 0), gpus), gpus
 
     def close(self) -> None:

@@ -11,12 +11,13 @@ import ray
 from optuna.trial import TrialState
 from ray.tune.search import Searcher
 
-from idat_tune.config import RunConfig
-from idat_tune.journal import COMPLETE, EXPLORE, FAILED, FINAL, STOPPED, TEST, Journal, TrialRecord
-from idat_tune.metrics import WORST, EpochMetrics, score
+from idat_tune.journal import COMPLETE, CONFIRM, EXPLORE, FAILED, FINAL, STOPPED, TEST, Journal, TrialRecord
+from idat_tune.metrics import EpochMetrics, score
+from idat_tune.search.budget import Budget
+from idat_tune.search.confirm import Confirmation, arms, best_explored, config_of, confirm_job, contender
 from idat_tune.search.listener import Listener
 from idat_tune.search.manifest import Manifest
-from idat_tune.search.plan import Job, Plan
+from idat_tune.search.plan import DEFAULT, Job, Plan, Resources, jobs_of
 from idat_tune.search.sampler import distribution, exhausted, new_study, reseed, suggest
 from idat_tune.search.scheduler import METRIC, Stopper
 from idat_tune.search.stopping import rule
@@ -53,7 +54,7 @@ class Live:
 
 
 class Conductor(Searcher):
-    """Ray Tune's view of a search: explore, final run, test.
+    """Ray Tune's view of a search: explore, confirm, final run, test.
 
     One Tune run goes through all stages, so that workers with their imports stay alive from the first trial to
     the last. The study lives in memory only: the journal is the truth, and is replayed into a new study.
@@ -66,7 +67,7 @@ class Conductor(Searcher):
         manifest: Manifest,
         tracker: Tracker,
         listener: Listener,
-        deadline: float | None = None,
+        budget: Budget | None = None,
     ):
         super().__init__(metric=METRIC, mode="max")
         self.plan = plan
@@ -74,14 +75,16 @@ class Conductor(Searcher):
         self.manifest = manifest
         self.tracker = tracker
         self.listener = listener
-        self.deadline = deadline  # time.monotonic() after which nothing new is proposed
+        self.budget = budget or Budget(plan, Resources(), journal, manifest)
+        self.ended_by: str | None = None  # what of the budget ended exploring, in this session
         self.distributions = {param.label: distribution(param.domain) for param in plan.space.params}
         self.study = new_study(plan.sampler, plan.seed, plan.space)
         for record in journal.of(EXPLORE):
             self._replay(record)
         first = [] if manifest.content["winner"] else plan.first_jobs()
         self.queue = deque(Live(job) for job in self._not_done(first))
-        self.arm_jobs = deque(self._not_done(plan.arm_finals()))
+        self.gap_jobs = deque(self._not_done(self._known_early()))
+        self.confirmation: Confirmation | None = None  # from the end of exploring on
         self.winner_chosen = self.tested = False
         self.live: dict[str, Live] = {}
         self.finished = False  # every stage is through
@@ -99,6 +102,7 @@ class Conductor(Searcher):
             return Searcher.FINISHED if self.finished else None
         next_up.started = time.perf_counter()
         self.live[trial_id] = next_up
+        self.budget.note(self._exploring())
         self.listener.trial_started(next_up.job)
         return self._payload(next_up.job)
 
@@ -110,38 +114,82 @@ class Conductor(Searcher):
             self.queue.extend(Live(job) for job in self._next_jobs())
         return self.queue.popleft() if self.queue else None
 
-    def _next_jobs(self) -> list[Job]:
-        """What follows exploring: the winner's final run, the arms', the test.
+    def _known_early(self) -> list[Job]:
+        """What will be run whoever wins: the default on all splits, and the final runs of default and alone."""
+        default = jobs_of(EXPLORE, "arm", {DEFAULT: self.plan.config_of({})})[0]
+        confirms = [confirm_job(default.id, fold, default.config) for fold in range(self.plan.folds)]
+        return ([] if self.manifest.content["winner"] else confirms) + self.plan.arm_finals()
 
-        The arms' final run waits for no winner and so fills the gap in which the last explored trials run: a
-        worker that waits is one that Tune ends, and a new one has all its imports before it.
+    def _next_jobs(self) -> list[Job]:
+        """What follows exploring: the confirm stage, the winner's final run, the arms', the test.
+
+        What waits for no decision fills the gaps in which the last trials of a stage run: a worker that waits is one
+        that Tune ends, and a new one has all its imports before it.
         """
-        exploring = any(live.job.stage == EXPLORE for live in self.live.values())
-        if not exploring and not self.winner_chosen:
-            self.winner_chosen = True
-            return self._winner_jobs() or self._next_jobs()
-        if self.arm_jobs:
-            return [self.arm_jobs.popleft()]
+        if not self._running(EXPLORE) and not self.winner_chosen:
+            decided = self._decide()
+            if decided:
+                return decided
+        if self.gap_jobs:
+            return [self.gap_jobs.popleft()]
         return [] if self.live else self._test_jobs()
+
+    def _running(self, stage: str) -> list[Job]:
+        return [live.job for live in self.live.values() if live.job.stage == stage]
+
+    def _decide(self) -> list[Job]:
+        """The next run of the confirm stage, or, when nothing of it is left, the winner's final runs."""
+        if self.manifest.content["winner"] is None and self.plan.folds:
+            if self.confirmation is None:
+                self.manifest.set("explored", True)
+                self.confirmation = Confirmation(self.plan, self.journal)
+                self.gap_jobs = deque(job for job in self.gap_jobs if job.stage != CONFIRM)
+            running = self._running(CONFIRM)
+            job = self.confirmation.next_job([(job.contender, job.fold) for job in running])
+            if job or running:
+                return [job] if job else []
+        self.winner_chosen = True
+        return self._winner_jobs()
 
     def _payload(self, job: Job) -> dict[str, Any]:
         """What goes to the worker."""
-        payload = {"id": job.id, "stage": job.stage, "arms": list(job.arms), "config": job.config.flat()}
+        payload = {
+            "id": job.id,
+            "stage": job.stage,
+            "arms": list(job.arms),
+            "fold": job.fold,
+            "config": job.config.flat(),
+        }
         if job.stage == TEST:
             payload["students"] = {
                 # As references: Tune keeps copies of what is in a payload.
                 record.id: (dict(record.config), ray.put(trained_file(self.plan, record.id).read_bytes()))
-                for record in self.journal.of(FINAL)
-                if record.status == COMPLETE
+                for record in self._students()
             }
         return payload
 
+    def _students(self) -> list[TrialRecord]:
+        """The finished final runs of the winner, the default and alone; none if the winner has none."""
+        winner = self.manifest.winner(self.journal)
+        if winner is None:
+            return []
+        ours = {job.config for job in self.plan.finals(winner.id, config_of(winner))}
+        wanted = ours | {job.config for job in self.plan.arm_finals()}
+        done = [record for record in self.journal.of(FINAL) if record.status == COMPLETE]
+        return [r for r in done if config_of(r) in wanted] if any(config_of(r) in ours for r in done) else []
+
     def _may_propose(self) -> bool:
-        started = len(self.journal.of(EXPLORE)) + sum(live.job.stage == EXPLORE for live in self.live.values())
-        in_time = self.deadline is None or time.monotonic() < self.deadline
-        undecided = self.manifest.content["winner"] is None
-        enough = started >= self.plan.trials or not self.plan.space.params or exhausted(self.study)
-        return undecided and in_time and not enough
+        """Whether exploring goes on; tells once what ended it."""
+        undecided = not self.manifest.content["explored"] and self.manifest.content["winner"] is None
+        if undecided and self.ended_by is None:
+            self.ended_by = self.budget.ended_by(exhausted(self.study) or not self.plan.space.params)
+            if self.ended_by:
+                self.manifest.set("ended_by", self.ended_by)
+                self.listener.exploring_ended(self.ended_by)
+        return undecided and self.ended_by is None
+
+    def _exploring(self) -> int:
+        return len(self._running(EXPLORE))
 
     def _propose(self) -> Live:
         number = self._free_number()
@@ -161,29 +209,37 @@ class Conductor(Searcher):
 
     def _winner_jobs(self) -> list[Job]:
         """Freeze the winner; what of its final run is not done yet."""
-        winner = self.manifest.winner(self.journal) or best(self.journal)
+        winner = self.manifest.winner(self.journal) or self._winner()
         if winner is None:
+            self.gap_jobs.clear()  # every config failed, so these would too
             return []
         self.manifest.set("winner", winner.id)
         self.listener.winner_chosen(winner)
-        return self._not_done(self.plan.winner_finals(_config(winner)))
+        return self._not_done(self.plan.winner_finals(winner.id, config_of(winner)))
+
+    def _winner(self) -> TrialRecord | None:
+        if self.confirmation is None:
+            return best(self.journal)
+        choice = self.confirmation.choice()
+        return contender(self.journal, choice.winner, self.plan.seed) if choice else None
 
     def _test_jobs(self) -> list[Job]:
-        """Open the test split, if there is a student to test and it was not done before."""
-        if self.tested:
+        """Open the test split, if the winner has a student that was not tested before, or it is asked for anew."""
+        students = self._students()
+        opened, finished = len(self.manifest.test_openings), len(self.journal.of(TEST))
+        known = opened > 0 and opened == finished
+        if self.tested or not students or (known and not self.plan.reopen_test):
             return []
         self.tested = True
-        winner = self.manifest.winner(self.journal)
-        students = [record for record in self.journal.of(FINAL) if record.status == COMPLETE]
-        jobs = self._not_done([self.plan.test_job(_config(winner))]) if winner and students else []
-        if jobs:
+        if opened == finished:  # otherwise a restart goes on with an opening that a crash cut short
             self.manifest.open_test()
             self.listener.test_opened(len(students))
-        return jobs
+        winner = self.manifest.winner(self.journal)
+        return [self.plan.test_job(len(self.manifest.test_openings), config_of(winner))] if winner else []
 
     def _not_done(self, jobs: list[Job]) -> list[Job]:
-        """Those that must run. A failed trial of the exploration stays failed; later stages are tried again."""
-        done = {r.id for r in self.journal.records if r.stage == EXPLORE or r.status == COMPLETE}
+        """Those that must run. A config that failed stays failed; a failed final run or test is tried again."""
+        done = {r.id for r in self.journal.records if r.stage in (EXPLORE, CONFIRM) or r.status == COMPLETE}
         return [job for job in jobs if job.id not in done]
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
@@ -193,6 +249,7 @@ class Conductor(Searcher):
         if epoch is None:
             return
         self._report(live, epoch.epoch, result["score"])
+        self.budget.note(self._exploring())
         self.listener.epoch_done(live.job, epoch)
 
     def _report(self, live: Live, epoch: int, rank: float) -> None:
@@ -207,6 +264,7 @@ class Conductor(Searcher):
         was being handed to a reused worker.
         """
         live = self.live.pop(trial_id)
+        self.budget.note(self._exploring())
         if error and live.deaths < RETRIES:
             self.queue.appendleft(live.again())
             return
@@ -222,6 +280,8 @@ class Conductor(Searcher):
             trained.write_bytes(live.last["state"])
         self.journal.append(record)
         self._tell(live, record)
+        if self.confirmation and record.stage == CONFIRM:
+            self.confirmation.hear(record)
         self.tracker.log_trial(record)
         self.listener.trial_ended(record)
 
@@ -249,6 +309,8 @@ class Conductor(Searcher):
             set_up_seconds=live.last.get("set_up_seconds", 0.0),
             trainable_params=live.last.get("trainable_params"),
             worker=live.last.get("worker"),
+            contender=live.job.contender,
+            fold=live.job.fold,
             tested={name: (accuracy, loss) for name, accuracy, loss in live.last.get("tested", ())},
         )
 
@@ -295,10 +357,6 @@ def _trial_name(number: int) -> str:
     return f"trial-{number:03d}"
 
 
-def _config(record: TrialRecord) -> RunConfig:
-    return RunConfig.from_flat(record.config)
-
-
 def trained_file(plan: Plan, job: str) -> Path:
     """Where the trained tensors of a final trial are kept."""
     return plan.folder / "final" / f"{job}.safetensors"
@@ -306,5 +364,4 @@ def trained_file(plan: Plan, job: str) -> Path:
 
 def best(journal: Journal) -> TrialRecord | None:
     """The explored trial with the best last epoch among those that ran to their end; None if there is none."""
-    complete = [record for record in journal.of(EXPLORE) if record.status == COMPLETE and record.score > WORST]
-    return max(complete, key=lambda record: record.score, default=None)
+    return max([*arms(journal), *best_explored(journal)], key=lambda record: record.score, default=None)

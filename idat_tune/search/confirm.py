@@ -1,197 +1,137 @@
-"""Which config wins: a race of contenders over the same splits, judged by paired differences."""
+"""The confirm stage: the arms and the best explored configs, each on the same stratified splits."""
 
-import math
-import statistics
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection
+from dataclasses import replace
+from typing import Any
 
-LEVEL = 0.95  # of all intervals
-FEWEST = 2  # splits before a contender can be out: of one difference the noise is not known
-PRIOR = 4  # degrees of freedom that the other contenders' noise is worth in the estimate of a pair's own
-
-
-@dataclass(frozen=True)
-class Contender:
-    """A config that may win."""
-
-    id: str  # of the explored trial that it comes from
-    trainable_params: int  # of its student
+from idat_tune.config import RunConfig
+from idat_tune.journal import COMPLETE, CONFIRM, EXPLORE, FAILED, Journal, TrialRecord
+from idat_tune.metrics import WORST
+from idat_tune.search.plan import DEFAULT, Job, Plan
+from idat_tune.search.race import Choice, Contender, Race
 
 
-@dataclass(frozen=True)
-class Difference:
-    """A paired difference of accuracies, as fractions; ours minus theirs."""
+class Confirmation:
+    """Who takes part, which run is next, and who wins; rebuilt from the journal at any time.
 
-    mean: float
-    standard_error: float
-    degrees: int  # of freedom, of the standard error; 0 where there is one pair only
-    pairs: int
-
-    @property
-    def half_width(self) -> float:
-        """Half the 95 % interval, by Student's t; infinite where the noise is not known."""
-        return _student(0.5 + LEVEL / 2, self.degrees) * self.standard_error if self.degrees else math.inf
-
-    @property
-    def interval(self) -> tuple[float, float]:
-        """The 95 % interval of the difference."""
-        return self.mean - self.half_width, self.mean + self.half_width
-
-    @property
-    def reliable(self) -> bool:
-        """Whether the interval leaves out 0."""
-        return abs(self.mean) > self.half_width
-
-    @property
-    def beyond_error(self) -> bool:
-        """Whether ours is better by more than one standard error."""
-        return self.mean > self.standard_error
-
-
-def paired(
-    ours: Mapping[int, float], theirs: Mapping[int, float], shared: float = 0.0, prior: tuple[float, int] = (0.0, 0)
-) -> Difference | None:
-    """The difference over the splits (or seeds) that both have; None if there are none.
-
-    Args:
-        ours: accuracies by split.
-        theirs: likewise.
-        shared: val over train images of a split, where splits share images; their differences are then correlated, and
-            the variance of the mean is (1/n + shared) times that of a difference, not 1/n times (Nadeau and Bengio,
-            Inference for the generalization error, 2003).
-        prior: a variance of such differences that is known from elsewhere, and the degrees of freedom it is worth.
-    """
-    differences = [ours[key] - theirs[key] for key in ours if key in theirs]
-    if not differences:
-        return None
-    own = len(differences) - 1
-    variance, worth = prior
-    degrees = own + worth
-    squares = _squares(differences) + worth * variance
-    error = math.sqrt((1 / len(differences) + shared) * squares / degrees) if degrees else math.inf
-    return Difference(statistics.fmean(differences), error, degrees, len(differences))
-
-
-def _squares(values: Sequence[float]) -> float:
-    mean = statistics.fmean(values)
-    return sum((value - mean) ** 2 for value in values)
-
-
-def _student(probability: float, degrees: int) -> float:
-    from scipy.special import stdtrit
-
-    return float(stdtrit(degrees, probability))
-
-
-@dataclass(frozen=True)
-class Choice:
-    """What a race came to."""
-
-    winner: str
-    best: str  # the highest mean; the winner may be a smaller one that is no worse beyond the noise
-    gain: Difference | None  # of the winner over the default; None where the default is the winner, or failed
-
-
-@dataclass
-class Race:
-    """Contenders on the same splits, split by split, of whom those that can no longer win are left out.
-
-    The order in which results come in does not matter for the choice, only for who is left out when.
+    A contender goes by the id of the trial that explored it. The one that wins is joined, late, by its twin without a
+    teacher, so that what the teacher did for it is known, and so that the twin wins where the teacher did nothing.
     """
 
-    contenders: list[Contender]  # best first, as explored
-    folds: int
-    shared: float  # val over train images of a split
-    default: str = ""  # the contender that all others must beat; it is never out
-    results: dict[str, dict[int, tuple[float, float]]] = field(default_factory=dict)  # accuracy and loss by split
-    failed: set[str] = field(default_factory=set)
+    def __init__(self, plan: Plan, journal: Journal):
+        self.plan = plan
+        self.journal = journal
+        self.configs: dict[str, RunConfig] = {}
+        self.same_student: dict[str, str] = {}  # arm to the contender whose runs are its own
+        default = arm_record(journal, DEFAULT)
+        self.race = Race([], plan.folds, plan.val_over_train, default.id if default else "")
+        for record in [*arms(journal), *best_explored(journal)[: plan.top_k]]:
+            self._enter(record.id, config_of(record), record.trainable_params)
+        for record in journal.of(CONFIRM):
+            self._enter(str(record.contender), config_of(record), record.trainable_params)  # twins, of before a restart
+            self.hear(record)
 
-    def add(self, contender: str, fold: int, accuracy: float, loss: float) -> None:
-        """The result of a contender on a split: accuracy a fraction, loss the mean cross-entropy."""
-        self.results.setdefault(contender, {})[fold] = (accuracy, loss)
+    def _enter(self, name: str, config: RunConfig, trainable_params: int | None) -> None:
+        config = config.updated({"seed": self.plan.seed})
+        twin = self._untaught_twin(config)
+        if twin:
+            self.same_student[name] = twin
+            return
+        if name not in self.configs and config not in self.configs.values():
+            self.configs[name] = config
+            self.race.contenders.append(Contender(name, trainable_params or 0))
 
-    def fail(self, contender: str) -> None:
-        """A run of the contender failed: a config that fails on some splits is none to be handed over."""
-        self.failed.add(contender)
+    def _untaught_twin(self, config: RunConfig) -> str | None:
+        """The contender that trains the very same student without the teacher beside it, if lambda is 0.
 
-    def next(self, running: Collection[tuple[str, int]] = ()) -> tuple[str, int] | None:
-        """The contender and split to run next; None when all that may still win are through or running."""
-        alive = self.alive()
-        for fold in range(self.folds):
-            for contender in self.contenders:
-                pair = (contender.id, fold)
-                if contender.id in alive and fold not in self.results.get(contender.id, {}) and pair not in running:
-                    return pair
-        return None
-
-    def alive(self) -> set[str]:
-        """Who may still win: nobody is better than them beyond the noise. The default always stays."""
-        there = {contender.id for contender in self.contenders} - self.failed
-        measured = [one for one in there if len(self.results.get(one, ())) >= FEWEST]
-        leader = max(measured, key=self.mean, default=None)
-        if leader is None:
-            return there
-        return {one for one in there if one in (leader, self.default) or not self._beaten(one, leader)}
-
-    def _beaten(self, contender: str, leader: str) -> bool:
-        behind = self.difference(contender, leader)
-        return behind is not None and behind.pairs >= FEWEST and behind.mean < 0 and behind.reliable
-
-    def mean(self, contender: str) -> tuple[float, float]:
-        """Mean accuracy over the contender's splits, and minus its mean loss, which breaks ties."""
-        found = self.results[contender].values()
-        return statistics.fmean(accuracy for accuracy, _ in found), -statistics.fmean(loss for _, loss in found)
-
-    def difference(self, ours: str, theirs: str) -> Difference | None:
-        """The difference of two contenders over the splits that both have run; None if there are none.
-
-        A variance from a handful of differences is uncertain itself, so the noise that the other contenders show
-        against the same one counts too.
+        Nothing of the teacher then reaches the student, unless both draw drop-path masks from one stream.
         """
-        base = self._accuracies(theirs)
-        others = [
-            [accuracies[fold] - base[fold] for fold in accuracies if fold in base]
-            for other in self.results
-            if other not in (ours, theirs, *self.failed)
-            for accuracies in [self._accuracies(other)]
-        ]
-        degrees = sum(max(len(differences) - 1, 0) for differences in others)
-        variance = sum(_squares(differences) for differences in others if differences) / degrees if degrees else 0.0
-        return paired(self._accuracies(ours), base, self.shared, (variance, min(PRIOR, degrees)))
+        if config.alone or config.distill.weight or config.model.drop_path:
+            return None
+        alone = config.without_teacher()
+        same = [name for name, other in self.configs.items() if other == other.updated(_but_distill(alone))]
+        return same[0] if same else None
 
-    def _accuracies(self, contender: str) -> dict[int, float]:
-        return {fold: accuracy for fold, (accuracy, _) in self.results.get(contender, {}).items()}
+    def runs_of(self, name: str) -> str:
+        """The contender whose runs count for this one: itself, or the one with the same student."""
+        return self.same_student.get(name, name)
+
+    def hear(self, record: TrialRecord) -> None:
+        """Take the result of a run in."""
+        contender, last = str(record.contender), record.last
+        if record.status == FAILED or last is None or last.val_accuracy is None or last.val_loss is None:
+            self.race.fail(contender)
+        else:
+            assert record.fold is not None
+            self.race.add(contender, record.fold, last.val_accuracy, last.val_loss)
+
+    def next_job(self, running: Collection[tuple[str | None, int | None]]) -> Job | None:
+        """The next run; None while none is left that does not depend on those that are running."""
+        pair = self.race.next({(contender, fold) for contender, fold in running if contender and fold is not None})
+        if pair is None and not running and self._enter_twin():
+            return self.next_job(running)
+        return None if pair is None else self._job(*pair)
+
+    def _enter_twin(self) -> bool:
+        choice = self.race.choice()
+        if choice is None or self.configs[choice.winner].alone:
+            return False
+        count = len(self.race.contenders)
+        params = next(c.trainable_params for c in self.race.contenders if c.id == choice.winner)
+        self._enter(f"{choice.winner}-alone", self.configs[choice.winner].without_teacher(), params)
+        return len(self.race.contenders) > count
+
+    def _job(self, contender: str, fold: int) -> Job:
+        return confirm_job(contender, fold, self.configs[contender])
+
+    def alone_of(self, contender: str) -> str | None:
+        """The contender that is the same config without its teacher; None if there is none."""
+        config = self.configs[contender]
+        twins = [name for name, other in self.configs.items() if other == config.without_teacher()]
+        return None if config.alone or not twins else twins[0]
 
     def choice(self) -> Choice | None:
-        """Who wins, of those that have run all splits; None if nobody has.
+        """Who wins, once no run is left; None if no contender got through."""
+        return self.race.choice()
 
-        The best mean; of those that are no worse than it beyond one standard error, the one with the fewest trainable
-        parameters. Whoever does not beat the default beyond one standard error is not considered, and if nobody does,
-        the default wins.
-        """
-        through = {c.id: c for c in self.contenders if len(self.results.get(c.id, {})) == self.folds}
-        for one in self.failed:
-            through.pop(one, None)
-        considered = [one for one in through if self.default not in through or self._beats_default(one)]
-        if not considered:
-            return Choice(self.default, self.default, None) if self.default in through else None
-        best = max(considered, key=self.mean)
-        level = [one for one in considered if not self._worse(one, best)]
-        winner = min(level, key=lambda one: (through[one].trainable_params, tuple(-x for x in self.mean(one))))
-        return Choice(winner, best, self.difference(winner, self.default) if self.default in through else None)
 
-    def _beats_default(self, contender: str) -> bool:
-        gain = self.difference(contender, self.default)
-        return contender != self.default and gain is not None and gain.beyond_error
+def _but_distill(config: RunConfig) -> dict[str, Any]:
+    return {key: value for key, value in config.flat().items() if not key.startswith("distill.")}
 
-    def _worse(self, contender: str, best: str) -> bool:
-        behind = self.difference(best, contender)
-        return contender != best and behind is not None and behind.beyond_error
 
-    def spread(self, contender: str) -> tuple[float, float]:
-        """Mean accuracy over the contender's splits, and its standard error, corrected for the images they share."""
-        accuracies = [accuracy for accuracy, _ in self.results[contender].values()]
-        if len(accuracies) < 2:
-            return accuracies[0], math.inf
-        error = math.sqrt((1 / len(accuracies) + self.shared) * statistics.variance(accuracies))
-        return statistics.fmean(accuracies), error
+def confirm_job(contender: str, fold: int, config: RunConfig) -> Job:
+    """A contender's run on a split; its seed goes with the split, so that luck in initial values averages out."""
+    seeded = config.updated({"seed": config.seed + fold})
+    return Job(f"confirm-{fold}-{contender}", CONFIRM, (), seeded, contender, fold)
+
+
+def config_of(record: TrialRecord) -> RunConfig:
+    """The run of a record."""
+    return RunConfig.from_flat(record.config)
+
+
+def arm_record(journal: Journal, arm: str) -> TrialRecord | None:
+    """The explored trial that stands for an arm, if it ran to its end."""
+    return next((record for record in arms(journal) if arm in record.arms), None)
+
+
+def arms(journal: Journal) -> list[TrialRecord]:
+    """The explored arms that ran to their end, the default first."""
+    return [record for record in journal.of(EXPLORE) if record.arms and record.status == COMPLETE]
+
+
+def best_explored(journal: Journal) -> list[TrialRecord]:
+    """The explored trials that ran to their end and are no arms, best last epoch first."""
+    complete = [r for r in journal.of(EXPLORE) if r.status == COMPLETE and r.score > WORST and not r.arms]
+    return sorted(complete, key=lambda record: record.score, reverse=True)
+
+
+def contender(journal: Journal, name: str, seed: int) -> TrialRecord | None:
+    """The record of a contender: its explored trial, or for a twin its first confirmed run, with the search's seed."""
+    for record in journal.of(EXPLORE):
+        if record.id == name:
+            return record
+    for record in journal.of(CONFIRM):
+        if record.contender == name:
+            return replace(record, id=name, config={**record.config, "seed": seed})
+    return None

@@ -14,6 +14,7 @@ from idat_tune import data, model
 from idat_tune.data import Images
 from idat_tune.journal import Journal
 from idat_tune.search import finish
+from idat_tune.search.budget import Budget
 from idat_tune.search.cluster import Session, log_to, remove_tune_files
 from idat_tune.search.conductor import Conductor
 from idat_tune.search.listener import LOG, Interrupted, Listener
@@ -27,18 +28,27 @@ MANY = 1_000_000  # the conductor, not Tune, says when there are no more trials
 
 
 def drive(plans: Iterable[Plan], resources: Resources, listen: Callable[[Plan], Listener]) -> Iterator[dict[str, Any]]:
-    """Carry out plans one after the other, each from where its journal ends; yields the result of each."""
+    """Carry out plans one after the other, each from where its journal ends; yields the result of each.
+
+    What won on one task is tried early on the next.
+    """
     session = Session(resources)
+    winners: dict[str, dict[str, Any]] = {}
     try:
-        for plan in plans:
+        if resources.gpu_hours is not None:
+            session.start()  # before anything is written: it refuses where trials take no GPU
+        for asked in plans:
+            plan = asked.hinted(winners)
             if not (plan.folder / JOURNAL).exists():
                 # Before anything is written; and once, instead of by all workers at the same time.
                 for name in plan.backbones():
                     model.fetch(name)
             with locked(plan.folder):
                 manifest = Manifest(plan, data.content_hash(plan.task.name))
-                known = manifest.content["result"]
-                yield known if known is not None else _search(plan, resources, session, manifest, listen(plan))
+                found = manifest.content["result"] or _search(plan, resources, session, manifest, listen(plan))
+                if found["winner"]:
+                    winners = {f"from-{plan.task.name}": found["winner"]["config"], **winners}
+                yield found
     finally:
         session.close()
 
@@ -56,7 +66,8 @@ def _search(
         workers, gpus = session.start()
         tracker = tracking.result()
     with _closing(tracker):
-        conductor = Conductor(plan, journal, manifest, tracker, listener, _deadline(resources))
+        budget = Budget(plan, resources, journal, manifest, gpus)
+        conductor = Conductor(plan, journal, manifest, tracker, listener, budget)
         listener.search_started(plan, workers, journal.records)
         try:
             _tune(plan, conductor, workers, gpus)
@@ -65,10 +76,6 @@ def _search(
         if not conductor.finished:
             raise Interrupted(f"search '{plan.name}' was interrupted; what was finished is kept")
         return _gather(plan, journal, manifest, tracker, time.perf_counter() - began)
-
-
-def _deadline(resources: Resources) -> float | None:
-    return None if resources.hours is None else time.monotonic() + 3600 * resources.hours
 
 
 def _images(plan: Plan) -> dict[str, Images]:

@@ -34,6 +34,9 @@ class Listener:
     def trial_ended(self, record: TrialRecord) -> None:
         """A trial finished, was stopped early, or failed."""
 
+    def exploring_ended(self, limit: str) -> None:
+        """Nothing new is proposed any more, for the reason that `budget.WHY` has; what runs goes on to its end."""
+
     def winner_chosen(self, winner: TrialRecord) -> None:
         """Exploring is over and the winner is frozen; its trainings on all training images follow."""
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from idat_tune.errors import BadInput
 from idat_tune.journal import Journal, TrialRecord
+from idat_tune.search.confirm import contender
 from idat_tune.search.plan import Plan
 
 PACKAGES = ("idat-tune", "torch", "timm", "ray", "optuna", "mlflow")
@@ -30,44 +31,66 @@ class Manifest:
             "created": _now(),
             "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
             "parent_run": "",
+            "explored": False,
+            "spent": {"seconds": 0.0, "gpu_seconds": 0.0},
+            "ended_by": None,
             "winner": None,
             "test_openings": [],
             "result": None,
         }
-        self.content: dict[str, Any] = json.loads(self.path.read_text()) if self.path.exists() else fresh
+        self.content: dict[str, Any] = fresh | (json.loads(self.path.read_text()) if self.path.exists() else {})
         self._check(plan, fresh)
-        self.content |= {"trials": plan.trials, "sampler": plan.sampler, "stopping": plan.stopping}
+        self._go_on(plan)
+        self.content |= {"sampler": plan.sampler, "stopping": plan.stopping}
         self.save()
 
     def _check(self, plan: Plan, fresh: dict[str, Any]) -> None:
         wanted = json.loads(json.dumps(fresh))
         for key in (*plan.identity(), "data_hash"):
-            if self.content[key] != wanted[key]:
-                difference = _difference(self.content[key], wanted[key])
+            if self.content.get(key) != wanted[key]:
+                difference = _difference(self.content.get(key), wanted[key])
                 raise BadInput(
                     f"search '{plan.name}' was begun with another {key} ({difference}); "
                     "resume it as it was begun, or give this one another --name"
                 )
-        if self.content["winner"] and plan.trials > self.content["trials"]:
-            raise BadInput(
-                f"search '{plan.name}' has chosen its winner after {self.content['trials']} trials, so it cannot "
-                f"go on to {plan.trials}; give a new search another --name"
-            )
+        for option, was, now in self._more(plan):
+            if self.test_openings and not plan.reopen_test:
+                raise BadInput(
+                    f"search '{plan.name}' has opened its test split with --{option} {was}, so it cannot go on to "
+                    f"{now}: that would choose knowing the test; --reopen-test does it all the same and records it, "
+                    "or give a new search another --name"
+                )
+
+    def _more(self, plan: Plan) -> list[tuple[str, int, int]]:
+        """What is asked for beyond what was asked before: option, before, now."""
+        known = {"trials": plan.trials, "seeds": plan.final_seeds}
+        return [(key, self.content[key], value) for key, value in known.items() if value > self.content.get(key, value)]
+
+    def _go_on(self, plan: Plan) -> None:
+        """Take back what was decided, as far as more was asked for than it was decided on."""
+        more = [option for option, _, _ in self._more(plan)]
+        if "trials" in more:
+            self.content |= {"explored": False, "winner": None}
+        if more or plan.reopen_test:
+            self.content["result"] = None
+        for key, value in (("trials", plan.trials), ("seeds", plan.final_seeds)):
+            self.content[key] = max(value, self.content.get(key, value)) if self.content["winner"] else value
 
     @property
     def test_openings(self) -> list[dict[str, Any]]:
-        """When the test split was opened, and for which winner: once, or never yet."""
+        """When the test split was opened, and for which winner: once, or never yet; more often only on request."""
         return self.content["test_openings"]
 
     def winner(self, journal: Journal) -> TrialRecord | None:
-        """The trial that was chosen; None while the search is exploring."""
-        return next((record for record in journal.records if record.id == self.content["winner"]), None)
+        """The trial that was chosen; None while the search is exploring or confirming."""
+        chosen = self.content["winner"]
+        return contender(journal, chosen, self.content["seed"]) if chosen else None
 
     def open_test(self) -> None:
-        """Record that the test split is opened for the winner; going on after a restart is the same opening."""
-        if not self.test_openings:
-            opening = {"time": _now(), "winner": self.content["winner"], "by": "final run"}
-            self.set("test_openings", [opening])
+        """Record that the test split is opened for the winner."""
+        by = "--reopen-test" if self.test_openings else "final run"
+        opening = {"time": _now(), "winner": self.content["winner"], "by": by}
+        self.set("test_openings", [*self.test_openings, opening])
 
     def set(self, key: str, value: Any) -> None:
         """Change one entry and save."""

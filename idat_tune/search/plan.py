@@ -3,7 +3,7 @@
 import random
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -17,6 +17,7 @@ from idat_tune.space import Choice, Domain, Space
 from idat_tune.tasks import Task
 
 DEFAULT, ALONE, NO_DISTILL, WINNER = "default", "alone", "no_distill", "winner"  # arms
+TOP_K, FOLDS = 5, 5  # of the confirm stage
 
 SAMPLERS = TPE, RANDOM, GRID, GP = ("tpe", "random", "grid", "gp")
 RULES = HALVING, MEDIAN, NONE = ("halving", "median", "none")  # which end proposed trials early
@@ -30,16 +31,20 @@ class Job:
     stage: str
     arms: tuple[str, ...]  # what it stands for; none if it was proposed by the sampler
     config: RunConfig
+    contender: str | None = None  # in the confirm stage: the explored trial whose config it runs
+    fold: int | None = None  # in the confirm stage: the split
 
 
 @dataclass(frozen=True)
 class Resources:
     """Where and how long a search may run."""
 
-    hours: float | None = None  # after which no new trial is proposed
+    hours: float | None = None  # of exploring, after which no new trial is proposed
     gpus_per_trial: float | None = None  # 1 where there are GPUs, unless given
     max_concurrent: int | None = None  # as many as cores or GPUs, unless given
     address: str | None = None  # of a Ray cluster; one is started here unless given
+    gpu_hours: float | None = None  # of exploring, summed over trials and GPUs
+    patience: int | None = None  # trials in a row that may bring nothing beyond the noise
 
 
 @dataclass(frozen=True)
@@ -53,6 +58,10 @@ class Plan:
     seed: int
     final_seeds: int  # runs of the winner on all training images
     out: Path  # holds the tracking store and a folder per search
+    top_k: int = TOP_K  # best explored configs that are confirmed, beside the arms
+    folds: int = FOLDS  # splits that they are confirmed on; 0 leaves the stage out
+    reopen_test: bool = False  # whether to go on where the test split was opened already, and open it once more
+    hints: tuple[tuple[str, tuple[tuple[str, Any], ...]], ...] = ()  # points to try after the arms, by trial id
     sampler: str = TPE  # what proposes trials
     stopping: str = HALVING  # which of them end early
 
@@ -73,6 +82,9 @@ class Plan:
         seed: int,
         final_seeds: int,
         out: Path,
+        top_k: int = TOP_K,
+        folds: int = FOLDS,
+        reopen_test: bool = False,
         sampler: str = TPE,
         stopping: str = HALVING,
     ) -> Self:
@@ -81,9 +93,11 @@ class Plan:
         Raises:
             BadInput: a number out of range, or a point of the space that RunConfig refuses.
         """
-        for what, value in (("--trials", trials), ("--seeds", final_seeds)):
+        for what, value in (("--trials", trials), ("--seeds", final_seeds), ("--top-k", top_k)):
             if value < 1:
                 raise BadInput(f"{what} cannot be {value}: a search needs at least 1")
+        if folds < 0 or folds == 1:
+            raise BadInput(f"--folds cannot be {folds}: noise shows from 2 on; --no-confirm leaves the stage out")
         if not re.fullmatch(r"[\w.-]*\w", name) or name.startswith("."):
             raise BadInput(f"--name cannot be '{name}': it names a folder, of letters, digits, '-', '_' and '.'")
         if not 0 <= seed < 2**31:
@@ -91,7 +105,7 @@ class Plan:
         for what, chosen, known in (("--sampler", sampler, SAMPLERS), ("--stopping", stopping, RULES)):
             if chosen not in known:
                 raise unknown(what, chosen, known)
-        searched = space.with_fixed(fixed)
+        searched, place = space.with_fixed(fixed), out.absolute()
         if sampler == GRID:
             grid.points(searched)
         plan = cls(
@@ -101,7 +115,10 @@ class Plan:
             trials,
             seed,
             final_seeds,
-            out.absolute(),
+            place,
+            top_k,
+            folds,
+            reopen_test,
             sampler=sampler,
             stopping=stopping,
         )
@@ -148,38 +165,62 @@ class Plan:
         return [name for name in names if name != NO_TEACHER]
 
     def first_jobs(self) -> list[Job]:
-        """What is tried before the sampler proposes anything: the arms, then the space's own starting points."""
+        """What is tried before the sampler proposes anything: the arms, the space's own starting points, then hints.
+
+        The arms always run, the rest as far as the number of trials allows.
+        """
         jobs = jobs_of(EXPLORE, "arm", self.arms())
-        return jobs + [
-            Job(f"start-{index}", EXPLORE, (), self.config_of(dict(point)))
-            for index, point in enumerate(self.space.start)
-        ]
+        starts = [(f"start-{index}", dict(point)) for index, point in enumerate(self.space.start)]
+        for name, point in [*starts, *((name, dict(hint)) for name, hint in self.hints)]:
+            config = self.config_of(point)
+            if len(jobs) < self.trials and config not in [job.config for job in jobs]:
+                jobs.append(Job(name, EXPLORE, (), config))
+        return jobs
+
+    def hinted(self, hints: Mapping[str, Mapping[str, Any]]) -> Self:
+        """The plan with more points to try early, by trial id: of each what the space searches, if it lies in it."""
+        points = {name: self.space.part(point) for name, point in hints.items()}
+        fitting = [(name, tuple(point.items())) for name, point in points.items() if point]
+        return replace(self, hints=(*self.hints, *fitting))
 
     def arm_finals(self) -> list[Job]:
         """What of the final run is known before the winner is: default and alone on all training images, per seed."""
         arms = self.arms()
-        return self._finals({DEFAULT: arms[DEFAULT], ALONE: arms[ALONE]})
+        return self._arm_finals({DEFAULT: arms[DEFAULT], ALONE: arms[ALONE]})
 
-    def winner_finals(self, winner: RunConfig) -> list[Job]:
+    def winner_finals(self, trial: str, winner: RunConfig) -> list[Job]:
         """The winner's final run, once per seed; nothing if an arm won, whose final run it then is."""
         runs_anyway = {job.config for job in self.arm_finals()}
-        return [job for job in self._finals({WINNER: winner}) if job.config not in runs_anyway]
+        return [job for job in self.finals(trial, winner) if job.config not in runs_anyway]
 
-    def _finals(self, configs: Mapping[str, RunConfig]) -> list[Job]:
-        seeds = range(self.seed, self.seed + self.final_seeds)
+    def finals(self, trial: str, winner: RunConfig) -> list[Job]:
+        """A config on all training images, once per seed."""
+        configs = [(seed, winner.updated({"seed": seed})) for seed in self._seeds()]
+        return [Job(f"final-{seed}-{trial}", FINAL, (WINNER,), config) for seed, config in configs]
+
+    def _arm_finals(self, configs: Mapping[str, RunConfig]) -> list[Job]:
         return [
             job
-            for seed in seeds
+            for seed in self._seeds()
             for job in jobs_of(FINAL, f"final-{seed}", {arm: c.updated({"seed": seed}) for arm, c in configs.items()})
         ]
 
-    def test_job(self, winner: RunConfig) -> Job:
-        """The one that opens the test split, for all students of the final run."""
-        return Job("test", TEST, (), winner)
+    def _seeds(self) -> range:
+        return range(self.seed, self.seed + self.final_seeds)
+
+    def test_job(self, opening: int, winner: RunConfig) -> Job:
+        """The one that opens the test split, for all students of the final run; `opening` counts from 1."""
+        return Job("test" if opening == 1 else f"test-{opening}", TEST, (), winner)
+
+    @property
+    def val_over_train(self) -> float:
+        """Val over train images of a split."""
+        return self.task.val / self.task.train
 
     def identity(self) -> dict[str, Any]:
         """What a resumed search must have in common with its beginning."""
-        return {"task": self.task.name, "space": self.space.as_dict(), "seed": self.seed, "seeds": self.final_seeds}
+        confirm = {"top_k": self.top_k, "folds": self.folds}
+        return {"task": self.task.name, "space": self.space.as_dict(), "seed": self.seed, "confirm": confirm}
 
 
 def jobs_of(stage: str, prefix: str, arms: Mapping[str, RunConfig]) -> list[Job]:

@@ -7,7 +7,7 @@ import statistics
 import pytest
 from scipy import stats
 
-from idat_tune.search.confirm import Contender, Race, paired
+from idat_tune.search.race import Contender, Race, paired
 
 FIVE = range(5)
 
