@@ -14,8 +14,8 @@ from idat_tune.config import RunConfig
 from idat_tune.errors import BadInput
 from idat_tune.replay.nearest import Nearest
 from idat_tune.replay.table import ARMS, Curves, Recording, curves_of
-from idat_tune.search.confirm import Contender, Race
-from idat_tune.search.plan import DEFAULT, HALVING, TPE
+from idat_tune.search.plan import ALONE, DEFAULT, HALVING, TOP_K, TPE
+from idat_tune.search.race import Contender, Race
 from idat_tune.search.sampler import distribution, new_study, reseed, suggest
 from idat_tune.search.stopping import ETA, RULES, Rule
 from idat_tune.space import Domain, Space
@@ -42,10 +42,10 @@ class Explore:
 
 @dataclass(frozen=True)
 class Confirm:
-    """How the winner is chosen: a race of the top k and the arms; with k = 0 the best explored trial is taken."""
+    """How the winner is chosen: a race of the arms and the top k; with k = 0 the best explored trial is taken."""
 
-    top_k: int = 5
-    folds: int = 4
+    top_k: int = TOP_K
+    folds: int = 4  # one less than a search's default: of the five recorded, exploring takes one
 
 
 @dataclass(frozen=True)
@@ -195,20 +195,26 @@ def _add(study: optuna.Study, benchmark: Benchmark, name: str, scores: Sequence[
 
 
 def choose(benchmark: Benchmark, trials: Sequence[Explored], fold: int, how: Confirm) -> Chosen:
-    """The winner of explored trials: by a race on the folds that exploring did not see, or at once."""
+    """The winner of explored trials: by a race on the folds that exploring did not see, or at once.
+
+    As in a search, no_distill does not race, since its student is that of alone. Other than in a search, the winner's
+    twin without a teacher does not either, because it was not recorded.
+    """
     complete = sorted((t for t in trials if t.score is not None), key=lambda t: t.score or 0.0, reverse=True)
     spent = sum(trial.epochs for trial in trials)
     if not how.top_k:
         return Chosen(complete[0].config, spent, 0)
-    names = list(dict.fromkeys([*[t.config for t in complete if t.config not in ARMS][: how.top_k], *ARMS]))
+    proposed = [trial.config for trial in complete if trial.config not in ARMS]
+    names = [DEFAULT, ALONE, *proposed[: how.top_k]]
     contenders = [Contender(name, benchmark.curves[name].trainable_params) for name in names]
     race = Race(contenders, how.folds, SHARED, DEFAULT)
     # A rotation, so that over many replays every fold comes first equally often.
-    others = [(fold + step) % len(benchmark.folds) for step in range(1, len(benchmark.folds))]
+    start = benchmark.folds.index(fold) + 1
+    others = (*benchmark.folds[start:], *benchmark.folds[: start - 1])
     runs = 0
     while (pair := race.next()) is not None:
         name, number = pair
-        run = benchmark.curves[name].runs[benchmark.folds[others[number]]]
+        run = benchmark.curves[name].runs[others[number]]
         runs += 1
         if run.test_accuracy is None:
             race.fail(name)
