@@ -2,7 +2,7 @@
 
 # B batch, H W pixels, C classes
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -39,6 +39,7 @@ class AdaptedModel(nn.Module):
         super().__init__()
         self.backbone = backbone
         self.spec = spec
+        self.dtype = torch.float32  # of what is frozen
         # Pixels arrive as bytes: (x / 255 - mean) / std, folded into one factor and one shift.
         shape = (1, spec.channels, 1, 1)
         self.register_buffer("shift", torch.tensor(spec.mean).view(shape) * 255, persistent=False)
@@ -50,7 +51,7 @@ class AdaptedModel(nn.Module):
 
     def normalised(self, pixels: Tensor) -> Tensor:
         """What the backbone takes, of pixels in 0..255."""
-        return (pixels.float() - self.shift) * self.factor
+        return ((pixels.float() - self.shift) * self.factor).to(self.dtype)
 
     def with_features(self, pixels: Tensor, blocks: Sequence[int]) -> tuple[Tensor, list[Tensor]]:
         """Logits as of `forward`, and the outputs of some blocks, counted from 0: (B, T, D), of a Swin (B, R, C, D)."""
@@ -160,7 +161,9 @@ def timm_name(name: str) -> str:
     return name
 
 
-def build(name: str, classes: int, config: RunConfig, seed: int | None) -> AdaptedModel:
+def build(
+    name: str, classes: int, config: RunConfig, seed: int | None, frozen: Callable[[str], nn.Module] | None = None
+) -> AdaptedModel:
     """A student or teacher in training mode, its adapters and head drawn from `seed`.
 
     Args:
@@ -168,11 +171,12 @@ def build(name: str, classes: int, config: RunConfig, seed: int | None) -> Adapt
         classes: outputs of the head.
         config: what adapter to insert, and the drop-path rate.
         seed: of the initial values; the frozen part does not depend on it. None draws from torch's own generator.
+        frozen: gives the frozen backbone of a name, on the CPU, to be changed at will; it is loaded unless given.
 
     Raises:
         BadInput: the backbone is unknown, its weights cannot be had, or the adapter does not fit in it.
     """
-    backbone = _frozen(name)
+    backbone = (frozen or frozen_backbone)(name)
     generator = None if seed is None else torch.Generator().manual_seed(seed)
     _set_drop_path(backbone, config.model.drop_path)
     adapters.insert(backbone, config.adapter, generator)
@@ -180,18 +184,20 @@ def build(name: str, classes: int, config: RunConfig, seed: int | None) -> Adapt
     return AdaptedModel(backbone, input_spec(name)).train()
 
 
-def build_pair(config: RunConfig, classes: int) -> tuple[AdaptedModel, AdaptedModel | None]:
-    """Student and teacher of a config; no teacher where it trains alone.
+def build_pair(
+    config: RunConfig, classes: int, frozen: Callable[[str], nn.Module] | None = None
+) -> tuple[AdaptedModel, AdaptedModel | None]:
+    """Student and teacher of a config; no teacher where it trains alone. `frozen` is as for `build`.
 
     The student's initial values do not depend on the teacher, so that runs with and without one compare.
 
     Raises:
         BadInput: as `build`, or the two take images of different shape.
     """
-    student = build(config.student, classes, config, seed=2 * config.seed)
+    student = build(config.student, classes, config, 2 * config.seed, frozen)
     if config.alone:
         return student, None
-    teacher = build(config.teacher, classes, config, seed=2 * config.seed + 1)
+    teacher = build(config.teacher, classes, config, 2 * config.seed + 1, frozen)
     ours, theirs = student.spec, teacher.spec
     if (ours.size, ours.channels) != (theirs.size, theirs.channels):
         raise BadInput(
@@ -201,7 +207,12 @@ def build_pair(config: RunConfig, classes: int) -> tuple[AdaptedModel, AdaptedMo
     return student, teacher
 
 
-def _frozen(name: str) -> nn.Module:
+def frozen_backbone(name: str) -> nn.Module:
+    """A backbone without head, on the CPU, in which nothing trains.
+
+    Raises:
+        BadInput: it is unknown, or its weights cannot be had.
+    """
     backbone = _create(name)
     for parameter in backbone.parameters():
         parameter.requires_grad_(False)

@@ -13,12 +13,20 @@ from safetensors.torch import load, save
 from idat_tune import data
 from idat_tune.config import RunConfig
 from idat_tune.data import Images
+from idat_tune.engine.devices import choose_device
+from idat_tune.engine.resident import Resident
 from idat_tune.journal import COMPLETE, CONFIRM, FAILED, FINAL, TEST
 from idat_tune.metrics import WORST, EpochMetrics, score
 from idat_tune.model import AdaptedModel, build
-from idat_tune.run import choose_device, evaluate_all, run, to_device
+from idat_tune.run import evaluate_all, run_on, to_device
 
 RUNNING = "running"
+
+
+def settle() -> None:
+    """Make this process a worker: one thread, as the cores are taken by other trials, and the user's own tasks."""
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
+    data.register_own()  # which RunConfig must know here too
 
 
 class Trial(tune.Trainable):
@@ -26,10 +34,9 @@ class Trial(tune.Trainable):
 
     def setup(self, config: dict[str, Any], images: Mapping[str, Images]) -> None:
         """Take the splits once, out of Ray's object store, and prepare the first trial."""
-        # More threads per trial were slower, and the cores are taken by other trials.
-        torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
-        data.register_own()  # the user's own tasks, which RunConfig must know here too
+        settle()
         self.images = images
+        self.resident: Resident | None = None
         self.reset_config(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -61,11 +68,9 @@ class Trial(tune.Trainable):
         """A result per epoch; the last one of a final run brings the trained tensors, as safetensors bytes."""
         start = time.perf_counter()
         config = RunConfig.from_flat(self.job["config"])
-        train, val = self.images["train"], self.images["val"]
-        if self.job["stage"] == CONFIRM:
-            train, val = data.fold(train, val, self.job["fold"])
         final = self.job["stage"] == FINAL
-        training = run(config, data.joined(train, val), None) if final else run(config, train, val)
+        train, val = self._rows()
+        training = run_on(self._resident(config), config, train, val)
         set_up = {
             "set_up_seconds": time.perf_counter() - start,
             "trainable_params": training.student.trainable_params(),
@@ -75,7 +80,25 @@ class Trial(tune.Trainable):
             last = epoch.epoch + 1 == config.epochs
             state = {"state": save(training.student.trained_state())} if final and last else {}
             status = COMPLETE if last else RUNNING
-            yield {**_result(epoch, val), **set_up, **state, "status": status, "done": last}
+            yield {**_result(epoch, len(val)), **set_up, **state, "status": status, "done": last}
+
+    def _rows(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Which of the resident images, train then val, this trial learns from and which it is measured on."""
+        train, val = self.images["train"], self.images["val"]
+        if self.job["stage"] == CONFIRM:
+            of_train, of_val = data.fold_rows(train, val, self.job["fold"])
+            return torch.from_numpy(of_train), torch.from_numpy(of_val)
+        count = len(train) + len(val)
+        learnt_from = count if self.job["stage"] == FINAL else len(train)
+        rows = torch.arange(count)
+        return rows[:learnt_from], rows[learnt_from:]
+
+    def _resident(self, config: RunConfig) -> Resident:
+        """Images, backbones and prefixes of this worker; made by its first trial."""
+        device = choose_device(config.device)
+        if self.resident is None or self.resident.device != device:
+            self.resident = Resident(data.joined(self.images["train"], self.images["val"]), device)
+        return self.resident
 
     def _tested(self) -> Iterator[dict[str, Any]]:
         """The one opening of the test split: every student of the final run, in one pass over its images."""
@@ -99,8 +122,7 @@ def _student(flat: Mapping[str, Any], state: bytes) -> tuple[AdaptedModel, RunCo
     return student, config
 
 
-def _result(epoch: EpochMetrics, val: Images | None) -> dict[str, Any]:
-    images = len(val) if val is not None else 0
+def _result(epoch: EpochMetrics, images: int) -> dict[str, Any]:
     rank = score(epoch.val_accuracy, epoch.val_loss, images) if images else WORST
     return {**epoch.as_dict(), "score": rank, "val_images": images}
 

@@ -34,10 +34,12 @@ HOUSE = {
     "journal": "",
     "tracking": "mlflow",
     "trial": "ray torch numpy safetensors",
+    "probe": "torch",
     "search": "ray optuna safetensors scipy",
     "replay": "optuna pyarrow numpy matplotlib",
     "doctor": "torch",
     "screen": "rich",
+    "progress": "rich",
     "cli": "typer rich PIL",
 }
 MODEL_SIDE = ("adapters", "distill", "weights", "model", "cost", "engine", "run", "export", "single")

@@ -161,10 +161,10 @@ def test_features_of_other_tokens_are_refused():
 
 def test_the_bridge_learns_along_and_is_left_behind():
     training = run(glyphs(distill__loss="feature", optim__warmup_epochs=0), noise())
-    before = {name: value.clone() for name, value in training.bridge.state_dict().items()}
+    before = {name: value.clone() for name, value in training.engine.bridge.state_dict().items()}
     epochs = list(training)
     assert all(epoch.train_distill > 0 for epoch in epochs)
-    assert all(not torch.equal(before[name], value) for name, value in training.bridge.state_dict().items())
+    assert all(not torch.equal(before[name], value) for name, value in training.engine.bridge.state_dict().items())
     assert not any("maps" in name for name in training.student.trained_state())
 
 
@@ -190,5 +190,5 @@ def test_distillation_stops_at_its_epoch():
 @pytest.mark.parametrize("loss", ["kl", "feature"])
 def test_weight_zero_computes_no_distillation(loss, monkeypatch):
     training = run(glyphs(distill__weight=0.0, distill__loss=loss), noise())
-    monkeypatch.setattr(training, "_distilled", None)
+    monkeypatch.setattr(training.engine, "_distilled", None)
     assert all(epoch.train_distill is None for epoch in training)

@@ -1,16 +1,23 @@
 """The lean engine: each shortcut gives what the plain path gives."""
 
+import gc
+
 import pytest
 import torch
 from conftest import glyphs, noise
 from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 
+from idat_tune.data import Images
 from idat_tune.distill import distillation
+from idat_tune.engine.devices import bf16, choose_attention, choose_device
 from idat_tune.engine.optimizer import decay_groups, scheduler_for
+from idat_tune.engine.resident import Resident
 from idat_tune.engine.split import Split
+from idat_tune.errors import OutOfMemory
 from idat_tune.kinds import KINDS
 from idat_tune.model import build, build_pair
-from idat_tune.run import run
+from idat_tune.run import run, run_on
 
 VIT, SWIN = "random:vit_tiny_patch16_224", "random:swin_tiny_patch4_window7_224"
 
@@ -132,3 +139,144 @@ def test_a_run_has_the_losses_of_the_plain_loop_with_the_same_random_stream(kind
     with torch.no_grad():
         ours, theirs = (model.eval()(pixels) for model in (training.student, student))
     torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-4)
+
+
+# Workers that live on: every trial finds what the ones before it left, and is not changed by it.
+
+
+def halves(count=96):
+    return torch.arange(count)[:64], torch.arange(count)[64:]
+
+
+def state_bytes(training):
+    list(training)
+    return {
+        f"{role}.{name}": value.numpy().tobytes()
+        for role, model in (("student", training.student), ("teacher", training.teacher))
+        if model is not None
+        for name, value in model.trained_state().items()
+    }
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_trial_is_not_changed_by_the_one_before_it(kind):
+    resident = Resident(noise(96), torch.device("cpu"))
+    first = glyphs(adapter__kind=kind, model__drop_path=0.2, optim__warmup_epochs=0)
+    other = glyphs(adapter__kind="full", seed=7, student="glyph_small", teacher="glyph_base", optim__lr=1e-2)
+    one, _, again = (state_bytes(run_on(resident, config, *halves())) for config in (first, other, first))
+    assert one == again
+    images = noise(96)
+    alone = run(first, Images(images.pixels[:64], images.labels[:64]), Images(images.pixels[64:], images.labels[64:]))
+    assert state_bytes(alone) == one
+
+
+def test_trials_of_a_worker_share_frozen_values_but_nothing_that_trains():
+    resident = Resident(noise(96), torch.device("cpu"))
+    one, other = (run_on(resident, glyphs(adapter__kind="bitfit"), *halves()).student for _ in range(2))
+    pairs = zip(one.named_parameters(), other.named_parameters(), strict=True)
+    for (name, ours), (_, theirs) in pairs:
+        assert (ours.data_ptr() == theirs.data_ptr()) is not ours.requires_grad, name
+
+
+def test_a_worker_computes_a_prefix_once_for_all_splits_of_its_images():
+    resident = Resident(noise(96), torch.device("cpu"))
+    parts = []
+    for seed, rows in enumerate((halves(), halves()[::-1], (torch.arange(96), torch.arange(0)))):
+        parts += run_on(resident, glyphs(seed=seed, adapter__hidden_dim=4 + seed), *rows).engine.parts
+    assert len({part.data_ptr() for (part,) in parts}) == 2
+
+
+def test_prefixes_that_find_no_room_are_not_kept(monkeypatch):
+    resident = Resident(noise(96), torch.device("cpu"))
+    kept = run_on(resident, glyphs(), *halves())
+    monkeypatch.setattr("idat_tune.engine.resident.CPU_ROOM", 2 * resident.prefix_bytes())
+    for kind in ("parallel", "parallel_shared", "sequential"):
+        run_on(resident, glyphs(adapter__kind=kind), *halves())
+        assert resident.prefix_bytes() <= 2 * sum(part.nbytes for (part,) in kept.engine.parts)
+    monkeypatch.setattr("idat_tune.engine.resident.CPU_ROOM", 1000)
+    without = run_on(resident, glyphs(), *halves())
+    assert without.engine.parts[0][0] is resident.pixels
+    losses = [[epoch.train_loss for epoch in training] for training in (kept, without)]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_over_many_trials():
+    resident = Resident(noise(96), torch.device("cpu"))
+    alive, kinds = [], (torch.Tensor, torch.nn.Parameter)
+    for seed in range(200):
+        training = run_on(resident, glyphs(seed=seed, epochs=1, batch_size=64, teacher="none"), *halves())
+        list(training)
+        del training
+        if seed % 50 == 49:
+            gc.collect()
+            alive.append(sum(value.nbytes for value in gc.get_objects() if type(value) in kinds))
+    assert max(alive) == min(alive)
+
+
+class Limit(TorchDispatchMode):
+    """A device with so much room that one result may be this large."""
+
+    def __init__(self, largest):
+        super().__init__()
+        self.largest = largest
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **(kwargs or {}))
+        if isinstance(result, torch.Tensor) and result.nbytes > self.largest:
+            raise torch.OutOfMemoryError(f"tried to allocate {result.nbytes} bytes")
+        return result
+
+
+@pytest.mark.parametrize("staged", [False, True])
+def test_a_run_out_of_memory_says_which_and_the_worker_lives_on(staged):
+    resident = Resident(noise(96), torch.device("cpu"), staged)
+    config = glyphs(batch_size=64, optim__warmup_epochs=0)
+    before = state_bytes(run_on(resident, config, *halves()))
+    training = run_on(resident, config, *halves())
+    with Limit(500_000), pytest.raises(OutOfMemory) as caught:
+        list(training)
+    assert "cpu ran out of memory: student glyph_base, teacher glyph_small" in str(caught.value)
+    assert "batch_size 64; take a smaller batch_size" in str(caught.value)
+    assert resident.prefix_bytes() == 0
+    assert before == state_bytes(run_on(resident, config, *halves()))
+
+
+def test_a_cpu_out_of_memory_says_so_too(monkeypatch):
+    training = run(glyphs(), noise())
+    monkeypatch.setattr(training.engine, "_step", lambda index, weight: torch.empty(2**50))
+    with pytest.raises(OutOfMemory, match="cpu ran out of memory"):
+        list(training)
+
+
+def test_other_failures_stay_what_they_are(monkeypatch):
+    training = run(glyphs(), noise())
+    monkeypatch.setattr(training.engine, "_step", lambda index, weight: torch.zeros(2) @ torch.zeros(3))
+    with pytest.raises(RuntimeError, match="size"):
+        list(training)
+
+
+# Devices.
+
+
+def test_auto_passes_over_a_device_that_cannot_compute(monkeypatch, caplog):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)  # here it is not, so that computing on it fails
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    assert choose_device("auto").type == "cpu"
+    (line,) = caplog.messages
+    assert line.startswith("cuda cannot be used, falling back to the next device: ")
+    assert "\n" not in line
+
+
+def test_attention_is_fused_but_in_bf16_on_a_cpu():
+    model = moved("glyph_base")
+    attentions = [module for module in model.modules() if hasattr(module, "fused_attn")]
+    for low, device, wanted in ((True, "cpu", False), (False, "cpu", True), (True, "cuda", True)):
+        choose_attention(model, low, torch.device(device))
+        assert {module.fused_attn for module in attentions} == {wanted}
+
+
+@pytest.mark.parametrize(("precision", "capability", "wanted"), [("auto", (8, 0), True), ("auto", (7, 5), False)])
+def test_an_old_gpu_computes_in_fp32_unless_told_otherwise(precision, capability, wanted, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    assert bf16(glyphs(precision=precision), torch.device("cuda")) is wanted

@@ -89,7 +89,7 @@ def test_vits_of_other_patches_have_no_tokens_in_common():
 def test_swins_of_any_depth_can_be_compared_by_features():
     config = pair_config(f"random:{SWIN}", f"random:{SWIN}", distill__loss="feature", adapter__kind="linear")
     training = run(config, noise(2, size=224, channels=3))
-    widths = [layer.out_features for layer in training.bridge.maps]
+    widths = [layer.out_features for layer in training.engine.bridge.maps]
     assert widths == [96] * 2 + [192] * 2 + [384] * 6 + [768] * 2
     (epoch,) = training
     assert epoch.train_distill > 0

@@ -58,7 +58,7 @@ def test_a_student_needs_no_teacher_after_training(kind):
     pixels = torch.randint(0, 256, (3, 1, 32, 32))
     with torch.no_grad():
         before = training.student.eval()(pixels)
-        training.teacher = None
+        training.engine.teacher = None
         assert torch.equal(training.student(pixels), before)
 
 
@@ -135,14 +135,14 @@ def test_the_rate_of_each_epoch_is_the_published_one(protocol, epochs, task):
 @pytest.mark.parametrize("loss", ["kl", "feature"])
 def test_weight_decay_is_on_matrices_only(kind, loss):
     training = run(glyphs(adapter__kind=kind, distill__loss=loss, optim__weight_decay=0.1), noise())
-    decayed = {id(p) for group in training.optimizer.groups if group["weight_decay"] for p in group["params"]}
-    spared = {id(p) for group in training.optimizer.groups if not group["weight_decay"] for p in group["params"]}
+    decayed = {id(p) for group in training.engine.optimizer.groups if group["weight_decay"] for p in group["params"]}
+    spared = {id(p) for group in training.engine.optimizer.groups if not group["weight_decay"] for p in group["params"]}
     for model in (training.student, training.teacher):
         for name, parameter in model.trainable().items():
             tokens = name in ("cls_token", "pos_embed")
             assert id(parameter) in (spared if parameter.ndim < 2 or tokens else decayed), name
     trained = [p for m in (training.student, training.teacher) for p in m.trainable().values()]
-    bridge = list(training.bridge.parameters()) if training.bridge else []
+    bridge = list(training.engine.bridge.parameters()) if training.engine.bridge else []
     assert len(decayed | spared) == len(trained) + len(bridge)
 
 

@@ -113,10 +113,10 @@ def test_the_metrics_report_the_rate_that_the_epoch_ran_at():
 
 def test_weight_decay_goes_to_matrices_only():
     training = run.run(glyphs(optim__weight_decay=0.1), noise())
-    for group in training.optimizer.groups:
+    for group in training.engine.optimizer.groups:
         wanted = {2: 0.1, 1: 0.0}
         assert all(group["weight_decay"] == wanted[parameter.ndim] for parameter in group["params"])
-    count = sum(len(group["params"]) for group in training.optimizer.groups)
+    count = sum(len(group["params"]) for group in training.engine.optimizer.groups)
     assert count == len(training.student.trainable()) + len(training.teacher.trainable())
 
 

@@ -3,19 +3,30 @@
 from collections.abc import Callable
 
 import torch
-from torch import Generator, nn
+from torch import Generator, Tensor, nn
 
 from idat_tune import kinds
 from idat_tune.adapters import operations
 from idat_tune.adapters.blocks import AdaptedBlock, Site, block_lists, blocks_of, check_blocks, plain, width_of
 from idat_tune.adapters.bottleneck import AdaptFormer, Parallel, ParallelShared, Sequential
 from idat_tune.adapters.convpass import Convpass
-from idat_tune.adapters.operations import INIT_STD, merge
+from idat_tune.adapters.operations import INIT_STD, LoraQkv, RepLinear, merge
 from idat_tune.adapters.prompts import VptDeep
 from idat_tune.config import AdapterConfig
 from idat_tune.errors import BadInput
 
-__all__ = ["INIT_STD", "INSERT", "AdaptedBlock", "block_lists", "blocks_of", "insert", "merge", "plain", "width_of"]
+__all__ = [
+    "INIT_STD",
+    "INSERT",
+    "AdaptedBlock",
+    "block_lists",
+    "blocks_of",
+    "insert",
+    "merge",
+    "plain",
+    "set_scale",
+    "width_of",
+]
 
 Insert = Callable[[nn.Module, AdapterConfig, Generator | None], None]
 
@@ -65,3 +76,10 @@ def insert(backbone: nn.Module, config: AdapterConfig, generator: Generator | No
         )
     with torch.device(next(backbone.parameters()).device):
         INSERT[config.kind](backbone, config, generator)
+
+
+def set_scale(backbone: nn.Module, scale: Tensor) -> None:
+    """Let all adapters take their scale, if they have one, from a tensor () on their device, which may change."""
+    for module in backbone.modules():
+        if isinstance(module, AdaptedBlock | LoraQkv | RepLinear):
+            module.scale = scale

@@ -44,7 +44,7 @@ class AdaptedBlock(nn.Module):
     def __init__(self, block: nn.Module, site: Site, config: AdapterConfig, generator: Generator | None = None):
         super().__init__()
         self.block = block
-        self.scale = config.scale
+        self.scale: float | Tensor = config.scale
 
     def forward(self, x_BTD: Tensor, first: int | None = None, **masks: Any) -> Tensor:
         """Block output of the input's shape, or of its first tokens."""

@@ -71,7 +71,7 @@ class LoraQkv(Mergeable):
 
     def __init__(self, operation: nn.Linear, config: AdapterConfig, generator: Generator | None):
         super().__init__(operation)
-        self.scale = config.scale
+        self.scale: float | Tensor = config.scale
         self.third = operation.out_features // 3
         rank, width = config.hidden_dim, operation.in_features
         self.q_down, self.v_down = (nn.Linear(width, rank, bias=False) for _ in range(2))
@@ -110,7 +110,7 @@ class RepLinear(Mergeable):
 
     def __init__(self, operation: nn.Linear, config: AdapterConfig, generator: Generator | None):
         super().__init__(operation)
-        self.scale = config.scale
+        self.scale: float | Tensor = config.scale
         width = operation.in_features
         self.down = nn.Linear(width, config.hidden_dim)
         # As of a 1x1 convolution in groups: each half of the outputs sees its half of the hidden numbers.

@@ -2,7 +2,7 @@
 
 # Light: submodules import numpy, pyarrow and PIL inside their functions.
 from idat_tune.data.checks import Duplicates, Report
-from idat_tune.data.folds import fold, joined
+from idat_tune.data.folds import fold, fold_rows, joined
 from idat_tune.data.importing import Imported
 from idat_tune.data.loading import Images, batches, load
 from idat_tune.data.pixels import decode
@@ -20,6 +20,7 @@ __all__ = [
     "content_hash",
     "decode",
     "fold",
+    "fold_rows",
     "folder",
     "import_",
     "joined",

@@ -25,8 +25,17 @@ def fold(train: Images, val: Images, number: int) -> tuple[Images, Images]:
     all searches of a task, are compared on the same ones. Classes may have fewer images than there are folds.
     """
     both = joined(train, val)
-    held_out = fold_of(both.labels, folds_per_repeat(len(train), len(val)), number)
-    return tuple(Images(both.pixels[rows], both.labels[rows]) for rows in (~held_out, held_out))  # type: ignore[return-value]
+    for_train, for_val = (Images(both.pixels[rows], both.labels[rows]) for rows in fold_rows(train, val, number))
+    return for_train, for_val
+
+
+def fold_rows(train: Images, val: Images, number: int) -> tuple[np.ndarray, np.ndarray]:
+    """As `fold`, as rows of the trainval split, for whoever holds that already."""
+    import numpy as np
+
+    labels = np.concatenate([train.labels, val.labels])
+    held_out = fold_of(labels, folds_per_repeat(len(train), len(val)), number)
+    return np.flatnonzero(~held_out), np.flatnonzero(held_out)
 
 
 def folds_per_repeat(train: int, val: int) -> int:

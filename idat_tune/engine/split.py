@@ -26,14 +26,14 @@ class Split:
     Inputs never change, as nothing is augmented; so a prefix is computed once per image, and shared by all models whose
     `key` is the same. In the suffix the last block is computed only as far as the class token, which alone feeds the
     head, needs it. Neither applies to a Swin, nor where features of blocks are compared (`whole`): there the prefix is
-    the pixels themselves.
+    the pixels themselves. So it is without `cache`, for images so many that their prefixes find no room.
     """
 
-    def __init__(self, model: AdaptedModel, whole: bool = False):
+    def __init__(self, model: AdaptedModel, whole: bool = False, cache: bool = True):
         self.model = model
         self._cut = not whole and _understood(model.backbone)
         self._blocks: list[Any] = list(model.backbone.blocks) if self._cut else []  # type: ignore[arg-type]
-        self._embeds = self._cut and not _trains(_embedding(model.backbone))
+        self._embeds = self._cut and cache and not _trains(_embedding(model.backbone))
         # Blocks that belong to the prefix as a whole; without an embedding there are none.
         self._depth = self._frozen_blocks() if self._embeds else 0
         self._inside = self._embeds and self._depth < len(self._blocks) and _begins_frozen(self._blocks[self._depth])

@@ -41,18 +41,14 @@ GROUPS: dict[str, dict[str, Setting]] = {
     "stopping": {
         "stopping none": Setting(Explore(stopping=NONE)),
         "stopping median": Setting(Explore(stopping=MEDIAN)),
-        "grace 1": Setting(Explore(grace=1)),
-        "grace 3": Setting(Explore(grace=3)),
-        "eta 2": Setting(Explore(eta=2)),
-        "eta 4": Setting(Explore(eta=4)),
+        **{f"grace {epochs}": Setting(Explore(grace=epochs)) for epochs in (1, 2, 3, 4)},
+        **{f"eta {eta}": Setting(Explore(eta=eta)) for eta in (2, 3, 4)},
     },
     "confirm": {
         "confirm none": Setting(confirm=Confirm(top_k=0)),
-        "top-k 1": Setting(confirm=Confirm(top_k=1)),
-        "top-k 3": Setting(confirm=Confirm(top_k=3)),
-        "top-k 8": Setting(confirm=Confirm(top_k=8)),
-        "folds 2": Setting(confirm=Confirm(folds=2)),
-        "folds 3": Setting(confirm=Confirm(folds=3)),
+        **{f"top-k {k}": Setting(confirm=Confirm(top_k=k)) for k in (1, 2, 3, 5, 8)},
+        **{f"folds {folds}": Setting(confirm=Confirm(folds=folds)) for folds in (2, 3, 4)},
+        "ties to the best mean": Setting(confirm=Confirm(fewest=False)),
     },
     "portfolio": {"portfolio off": Setting(Explore(portfolio=False))},
 }
@@ -147,11 +143,11 @@ def chosen_settings(groups: Iterable[str]) -> dict[str, Setting]:
         BASE: Setting(Explore(sampler=RANDOM, stopping=NONE, portfolio=False), Confirm(top_k=0)),
         "defaults": Setting(),
     }
-    for name in groups:
-        if name not in (ALL, *GROUPS):
-            raise unknown("comparison", name, [ALL, *GROUPS])
-        for group in GROUPS if name == ALL else [name]:
-            settings |= GROUPS[group]
+    for group in groups:
+        if group not in (ALL, *GROUPS):
+            raise unknown("comparison", group, [ALL, *GROUPS])
+        for known in GROUPS if group == ALL else [group]:
+            settings |= {name: other for name, other in GROUPS[known].items() if other != Setting()}
     return settings
 
 

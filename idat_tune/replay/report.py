@@ -1,10 +1,11 @@
 """A comparison as a Markdown table."""
 
-from idat_tune.replay.compare import QUARTER, Comparison, Curve
+from idat_tune.replay.compare import BASE, QUARTER, Comparison, Curve, Point
+from idat_tune.search import TRIALS
 
 
 def markdown(comparison: Comparison) -> str:
-    """A row per setting: at its most trials, at a quarter of the base's epochs, and when it reaches the base."""
+    """A row per setting: after a search's usual trials, at a quarter of the base's epochs, when it reaches the base."""
     base = comparison.base
     lines = [
         f"### {comparison.task}",
@@ -23,16 +24,22 @@ def markdown(comparison: Comparison) -> str:
 
 
 def _row(curve: Curve, wanted: float) -> str:
-    last = curve.points[-1]
+    shown = _usual(curve)
     at_quarter, reached = curve.accuracy_at(QUARTER), curve.epochs_to(wanted)
     cells = [
         curve.setting,
         str(curve.replays),
-        str(last.trials),
-        f"{last.explored:.0f} + {last.confirmed:.0f}",
-        f"{100 * last.test_accuracy:.2f} ± {100 * last.standard_error:.2f}",
-        f"{100 * last.below_default:.1f} %",
+        str(shown.trials),
+        f"{shown.explored:.0f} + {shown.confirmed:.0f}",
+        f"{100 * shown.test_accuracy:.2f} ± {100 * shown.standard_error:.2f}",
+        f"{100 * shown.below_default:.1f} %",
         "-" if at_quarter is None else f"{100 * at_quarter:.2f}",
         "not reached" if reached is None else f"{reached:.0f}",
     ]
     return f"| {' | '.join(cells)} |"
+
+
+def _usual(curve: Curve) -> Point:
+    """After as many trials as a search has by default, if so many were replayed; the base always after its own."""
+    usual = [point for point in curve.points if point.trials <= TRIALS]
+    return curve.points[-1] if curve.setting == BASE else usual[-1]

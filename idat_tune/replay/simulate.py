@@ -17,7 +17,7 @@ from idat_tune.replay.table import ARMS, Curves, Recording, curves_of
 from idat_tune.search.plan import ALONE, DEFAULT, HALVING, TOP_K, TPE
 from idat_tune.search.race import Contender, Race
 from idat_tune.search.sampler import distribution, new_study, reseed, suggest
-from idat_tune.search.stopping import ETA, RULES, Rule
+from idat_tune.search.stopping import ETA, RULES, Halving, Rule, grace
 from idat_tune.space import Domain, Space
 
 SHARED = 0.25  # val over train images of a recorded run
@@ -29,15 +29,14 @@ class Explore:
 
     sampler: str = TPE
     stopping: str = HALVING
-    grace: int = 2  # epochs that every trial gets; only for halving and median
-    eta: int = ETA  # only for halving
+    grace: int = 0  # epochs that every trial gets, for halving and median; 0 stands for a search's own
+    eta: int = ETA  # for halving
     portfolio: bool = True  # whether starting configs follow the arms
 
-    def rule(self, epochs: int) -> Rule:
+    def rule(self, epochs: int, warmup_epochs: int) -> Rule:
         """Its stopping rule, for runs of so many epochs."""
-        if self.stopping == HALVING:
-            return RULES[HALVING](epochs, self.grace, self.eta)
-        return RULES[self.stopping](epochs, self.grace)
+        every = self.grace or grace(epochs, warmup_epochs)
+        return Halving(epochs, every, self.eta) if self.stopping == HALVING else RULES[self.stopping](epochs, every)
 
 
 @dataclass(frozen=True)
@@ -46,6 +45,7 @@ class Confirm:
 
     top_k: int = TOP_K
     folds: int = 4  # one less than a search's default: of the five recorded, exploring takes one
+    fewest: bool = True  # whether of those that are level with the best the one with the fewest parameters wins
 
 
 @dataclass(frozen=True)
@@ -79,6 +79,7 @@ class Benchmark:
         first = next(iter(self.curves[DEFAULT].runs.values()))
         self.folds = tuple(sorted(self.curves[DEFAULT].runs))
         self.epochs = len(first.val_accuracy)
+        self.warmup_epochs = RunConfig.for_task(task, dict(space.fixed)).optim.warmup_epochs
         self.scores = {
             name: {fold: run.scores(self.epochs) for fold, run in curves.runs.items()}
             for name, curves in self.curves.items()
@@ -117,7 +118,7 @@ def explore(benchmark: Benchmark, how: Explore, fold: int, seed: int) -> Iterato
     config that was not tried yet. The sampler learns of that config, not of what it had proposed.
     """
     study = new_study(how.sampler, seed, benchmark.space)
-    rule = how.rule(benchmark.epochs)
+    rule = how.rule(benchmark.epochs, benchmark.warmup_epochs)
     untried = dict.fromkeys(benchmark.nearest.names)
     starts = benchmark.starts if how.portfolio else ()
     for name in (*ARMS, *starts):
@@ -221,7 +222,8 @@ def choose(benchmark: Benchmark, trials: Sequence[Explored], fold: int, how: Con
         else:
             race.add(name, number, run.val_accuracy[-1], run.val_loss[-1])
     choice = race.choice()
-    return Chosen(choice.winner if choice else DEFAULT, spent, runs * benchmark.epochs)
+    winner = DEFAULT if choice is None else choice.winner if how.fewest else choice.best
+    return Chosen(winner, spent, runs * benchmark.epochs)
 
 
 def replay(benchmark: Benchmark, how: Explore, seed: int, trials: int) -> tuple[int, list[Explored]]:

@@ -3,7 +3,6 @@
 import time
 from collections import deque
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 import optuna
@@ -11,13 +10,13 @@ import ray
 from optuna.trial import TrialState
 from ray.tune.search import Searcher
 
-from idat_tune.journal import COMPLETE, CONFIRM, EXPLORE, FAILED, FINAL, STOPPED, TEST, Journal, TrialRecord
+from idat_tune.journal import COMPLETE, EXPLORE, FAILED, STOPPED, TEST, Journal, TrialRecord
 from idat_tune.metrics import EpochMetrics, score
+from idat_tune.search.agenda import Agenda, keep_trained, trained_file
 from idat_tune.search.budget import Budget
-from idat_tune.search.confirm import Confirmation, arms, best_explored, config_of, confirm_job, contender
 from idat_tune.search.listener import Listener
 from idat_tune.search.manifest import Manifest
-from idat_tune.search.plan import DEFAULT, Job, Plan, Resources, jobs_of
+from idat_tune.search.plan import Job, Plan, Resources
 from idat_tune.search.sampler import distribution, exhausted, new_study, reseed, suggest
 from idat_tune.search.scheduler import METRIC, Stopper
 from idat_tune.search.stopping import rule
@@ -81,12 +80,10 @@ class Conductor(Searcher):
         self.study = new_study(plan.sampler, plan.seed, plan.space)
         for record in journal.of(EXPLORE):
             self._replay(record)
-        first = [] if manifest.content["winner"] else plan.first_jobs()
-        self.queue = deque(Live(job) for job in self._not_done(first))
-        self.gap_jobs = deque(self._not_done(self._known_early()))
-        self.confirmation: Confirmation | None = None  # from the end of exploring on
-        self.winner_chosen = self.tested = False
+        self.agenda = Agenda(plan, journal, manifest, listener)
+        self.queue = deque(Live(job) for job in self.agenda.first_jobs())
         self.live: dict[str, Live] = {}
+        self.untracked: list[TrialRecord] | None = None  # None while the tracking store takes what it is given
         self.finished = False  # every stage is through
         self.scheduler = Stopper(rule(plan.stopping, *self._schedule()), journal)
 
@@ -111,45 +108,9 @@ class Conductor(Searcher):
         if not self.queue and self._may_propose():
             return self._propose()
         if not self.queue:
-            self.queue.extend(Live(job) for job in self._next_jobs())
+            running = [live.job for live in self.live.values()]
+            self.queue.extend(Live(job) for job in self.agenda.next_jobs(running))
         return self.queue.popleft() if self.queue else None
-
-    def _known_early(self) -> list[Job]:
-        """What will be run whoever wins: the default on all splits, and the final runs of default and alone."""
-        default = jobs_of(EXPLORE, "arm", {DEFAULT: self.plan.config_of({})})[0]
-        confirms = [confirm_job(default.id, fold, default.config) for fold in range(self.plan.folds)]
-        return ([] if self.manifest.content["winner"] else confirms) + self.plan.arm_finals()
-
-    def _next_jobs(self) -> list[Job]:
-        """What follows exploring: the confirm stage, the winner's final run, the arms', the test.
-
-        What waits for no decision fills the gaps in which the last trials of a stage run: a worker that waits is one
-        that Tune ends, and a new one has all its imports before it.
-        """
-        if not self._running(EXPLORE) and not self.winner_chosen:
-            decided = self._decide()
-            if decided:
-                return decided
-        if self.gap_jobs:
-            return [self.gap_jobs.popleft()]
-        return [] if self.live else self._test_jobs()
-
-    def _running(self, stage: str) -> list[Job]:
-        return [live.job for live in self.live.values() if live.job.stage == stage]
-
-    def _decide(self) -> list[Job]:
-        """The next run of the confirm stage, or, when nothing of it is left, the winner's final runs."""
-        if self.manifest.content["winner"] is None and self.plan.folds:
-            if self.confirmation is None:
-                self.manifest.set("explored", True)
-                self.confirmation = Confirmation(self.plan, self.journal)
-                self.gap_jobs = deque(job for job in self.gap_jobs if job.stage != CONFIRM)
-            running = self._running(CONFIRM)
-            job = self.confirmation.next_job([(job.contender, job.fold) for job in running])
-            if job or running:
-                return [job] if job else []
-        self.winner_chosen = True
-        return self._winner_jobs()
 
     def _payload(self, job: Job) -> dict[str, Any]:
         """What goes to the worker."""
@@ -164,32 +125,21 @@ class Conductor(Searcher):
             payload["students"] = {
                 # As references: Tune keeps copies of what is in a payload.
                 record.id: (dict(record.config), ray.put(trained_file(self.plan, record.id).read_bytes()))
-                for record in self._students()
+                for record in self.agenda.students()
             }
         return payload
 
-    def _students(self) -> list[TrialRecord]:
-        """The finished final runs of the winner, the default and alone; none if the winner has none."""
-        winner = self.manifest.winner(self.journal)
-        if winner is None:
-            return []
-        ours = {job.config for job in self.plan.finals(winner.id, config_of(winner))}
-        wanted = ours | {job.config for job in self.plan.arm_finals()}
-        done = [record for record in self.journal.of(FINAL) if record.status == COMPLETE]
-        return [r for r in done if config_of(r) in wanted] if any(config_of(r) in ours for r in done) else []
-
     def _may_propose(self) -> bool:
         """Whether exploring goes on; tells once what ended it."""
-        undecided = not self.manifest.content["explored"] and self.manifest.content["winner"] is None
-        if undecided and self.ended_by is None:
+        if self.agenda.undecided and self.ended_by is None:
             self.ended_by = self.budget.ended_by(exhausted(self.study) or not self.plan.space.params)
             if self.ended_by:
                 self.manifest.set("ended_by", self.ended_by)
                 self.listener.exploring_ended(self.ended_by)
-        return undecided and self.ended_by is None
+        return self.agenda.undecided and self.ended_by is None
 
     def _exploring(self) -> int:
-        return len(self._running(EXPLORE))
+        return sum(live.job.stage == EXPLORE for live in self.live.values())
 
     def _propose(self) -> Live:
         number = self._free_number()
@@ -206,41 +156,6 @@ class Conductor(Searcher):
         """The first that no trial has; one that a restart cut off is proposed again under its number."""
         taken = {record.id for record in self.journal.records} | {live.job.id for live in self.live.values()}
         return next(number for number in range(10**9) if _trial_name(number) not in taken)
-
-    def _winner_jobs(self) -> list[Job]:
-        """Freeze the winner; what of its final run is not done yet."""
-        winner = self.manifest.winner(self.journal) or self._winner()
-        if winner is None:
-            self.gap_jobs.clear()  # every config failed, so these would too
-            return []
-        self.manifest.set("winner", winner.id)
-        self.listener.winner_chosen(winner)
-        return self._not_done(self.plan.winner_finals(winner.id, config_of(winner)))
-
-    def _winner(self) -> TrialRecord | None:
-        if self.confirmation is None:
-            return best(self.journal)
-        choice = self.confirmation.choice()
-        return contender(self.journal, choice.winner, self.plan.seed) if choice else None
-
-    def _test_jobs(self) -> list[Job]:
-        """Open the test split, if the winner has a student that was not tested before, or it is asked for anew."""
-        students = self._students()
-        opened, finished = len(self.manifest.test_openings), len(self.journal.of(TEST))
-        known = opened > 0 and opened == finished
-        if self.tested or not students or (known and not self.plan.reopen_test):
-            return []
-        self.tested = True
-        if opened == finished:  # otherwise a restart goes on with an opening that a crash cut short
-            self.manifest.open_test()
-            self.listener.test_opened(len(students))
-        winner = self.manifest.winner(self.journal)
-        return [self.plan.test_job(len(self.manifest.test_openings), config_of(winner))] if winner else []
-
-    def _not_done(self, jobs: list[Job]) -> list[Job]:
-        """Those that must run. A config that failed stays failed; a failed final run or test is tried again."""
-        done = {r.id for r in self.journal.records if r.stage in (EXPLORE, CONFIRM) or r.status == COMPLETE}
-        return [job for job in jobs if job.id not in done]
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """An epoch of a running trial."""
@@ -275,15 +190,28 @@ class Conductor(Searcher):
             return  # cut off by an interrupt: not a result, it runs again after a resume
         record = replace(self._record(live), status=status, reason=reason)
         if "state" in live.last:
-            trained = trained_file(self.plan, live.job.id)
-            trained.parent.mkdir(exist_ok=True)
-            trained.write_bytes(live.last["state"])
+            keep_trained(self.plan, live.job.id, live.last["state"])
         self.journal.append(record)
         self._tell(live, record)
-        if self.confirmation and record.stage == CONFIRM:
-            self.confirmation.hear(record)
-        self.tracker.log_trial(record)
+        self.agenda.hear(record)
+        self._track(record)
         self.listener.trial_ended(record)
+
+    def _track(self, record: TrialRecord) -> None:
+        """Write it to the tracking store; once that fails, no more is tried until the search is through."""
+        if self.untracked is None:
+            try:
+                return self.tracker.log_trial(record)
+            except Exception as failure:
+                self.untracked = []
+                self.listener.tracking_failed(str(failure))
+        self.untracked.append(record)
+        return None
+
+    def track_the_rest(self) -> None:
+        """Write what the tracking store could not take when it came up; raises if it still cannot."""
+        for record in self.untracked or []:
+            self.tracker.log_trial(record)
 
     def _status(self, trial_id: str, live: Live, error: bool) -> tuple[str | None, str | None]:
         status = live.last.get("status")
@@ -355,13 +283,3 @@ class Conductor(Searcher):
 
 def _trial_name(number: int) -> str:
     return f"trial-{number:03d}"
-
-
-def trained_file(plan: Plan, job: str) -> Path:
-    """Where the trained tensors of a final trial are kept."""
-    return plan.folder / "final" / f"{job}.safetensors"
-
-
-def best(journal: Journal) -> TrialRecord | None:
-    """The explored trial with the best last epoch among those that ran to their end; None if there is none."""
-    return max([*arms(journal), *best_explored(journal)], key=lambda record: record.score, default=None)

@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 from idat_tune import export, tasks
 from idat_tune.config import RunConfig
 from idat_tune.journal import COMPLETE, EXPLORE, FAILED, STOPPED, Journal, TrialRecord
-from idat_tune.search.conductor import trained_file
+from idat_tune.search.agenda import trained_file
 from idat_tune.search.manifest import Manifest
 from idat_tune.search.plan import ALONE, DEFAULT, WINNER, Plan
 from idat_tune.search.verdict import Findings

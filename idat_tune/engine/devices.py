@@ -1,0 +1,64 @@
+"""Where a run computes, in what precision, and with which attention."""
+
+import logging
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from torch import nn
+
+from idat_tune.config import RunConfig
+from idat_tune.errors import BadInput
+
+log = logging.getLogger(__name__)
+
+AMPERE = (8, 0)  # the first CUDA devices that multiply bf16 matrices
+
+
+def choose_device(name: str) -> torch.device:
+    """The device of a name; `auto` takes CUDA, then Apple's MPS, then the CPU.
+
+    A device that is there but cannot compute is passed over by `auto`, with one line in the log.
+
+    Raises:
+        BadInput: the device asked for is not there.
+    """
+    if name == "auto":
+        return next(torch.device(kind) for kind in ("cuda", "mps", "cpu") if _there(kind) and _computes(kind))
+    device = torch.device(name)
+    if not _there(device.type) or (device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count()):
+        raise BadInput(f"device '{name}' is not on this machine; known: auto, cpu; `idat-tune doctor` tells more")
+    return device
+
+
+def _there(kind: str) -> bool:
+    return {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}[kind]
+
+
+def _computes(kind: str) -> bool:
+    """Whether a small computation succeeds; it does not where this build of torch has no kernels for the device."""
+    try:
+        return torch.ones(2, device=kind).sum().item() == 2
+    except RuntimeError as failure:
+        log.warning("%s cannot be used, falling back to the next device: %s", kind, str(failure).split("\n")[0])
+        return False
+
+
+def bf16(config: RunConfig, device: torch.device) -> bool:
+    """Whether a run multiplies in bf16: on CUDA unless fp32 is asked for or the GPU is too old, elsewhere if asked."""
+    if config.precision == "auto":
+        return device.type == "cuda" and torch.cuda.get_device_capability(device) >= AMPERE
+    return config.precision == "bf16"
+
+
+def autocast(config: RunConfig, device: torch.device) -> AbstractContextManager:
+    """The mixed-precision context of a config."""
+    return torch.autocast(device.type, dtype=torch.bfloat16) if bf16(config, device) else nullcontext()
+
+
+def choose_attention(model: nn.Module, low_precision: bool, device: torch.device) -> None:
+    """Fused attention everywhere but in bf16 on a CPU, where it was measured to be slower than the plain products."""
+    for module in model.modules():
+        if hasattr(module, "fused_attn"):
+            attention: Any = module
+            attention.fused_attn = not (low_precision and device.type == "cpu")

@@ -1,0 +1,118 @@
+"""A run step by step, operation by operation: for every device, kind and backbone."""
+
+# B batch, C classes
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from idat_tune.config import RunConfig
+from idat_tune.distill import Bridge, distillation
+from idat_tune.engine.devices import autocast, bf16, choose_attention
+from idat_tune.engine.optimizer import FlatAdamW
+from idat_tune.engine.resident import Resident
+from idat_tune.engine.split import Parts
+from idat_tune.model import AdaptedModel
+
+EVAL_BATCH = 200
+LOSSES = 4  # what a step reports: the loss, the student's cross-entropy, the teacher's, the distillation loss
+
+
+class Eager:
+    """Student, teacher and optimizer of one run, on images that are resident."""
+
+    def __init__(self, config: RunConfig, resident: Resident, classes: int):
+        self.config = config
+        self.resident = resident
+        self.student, self.teacher = resident.build_pair(config, classes)
+        self.bridge = self._bridge()
+        self.splits = [resident.split(model, config, whole=self.bridge is not None) for model in self.models()]
+        for model in self.models():
+            choose_attention(model, bf16(config, resident.device), resident.device)
+        self.optimizer = FlatAdamW(config.optim, [*self.models(), *([self.bridge] if self.bridge else [])])
+        pairs = zip((config.student, config.teacher), self.splits, strict=False)
+        self.parts = [resident.prefix(name, split, config) for name, split in pairs]
+
+    def models(self) -> list[AdaptedModel]:
+        """The student, and the teacher if there is one."""
+        return [self.student] if self.teacher is None else [self.student, self.teacher]
+
+    def _bridge(self) -> Bridge | None:
+        """What compares features, where the config asks for that; it trains along and is left behind."""
+        if self.teacher is None or self.config.distill.loss != "feature":
+            return None
+        # Apart from the seeds of student and teacher, 2 s and 2 s + 1.
+        generator = torch.Generator().manual_seed(2**40 + self.config.seed)
+        bridge = Bridge(self.student.block_widths(), self.teacher.block_widths(), generator)
+        return bridge.to(self.resident.device)
+
+    def train(self, order: Tensor, lr: float, weight: float) -> Tensor:
+        """Updates on rows (steps, B) of the images; their summed losses (4,), on the device: nothing waits for it."""
+        for model in self.models():
+            model.train()
+        self.optimizer.lr.fill_(lr)
+        totals = torch.zeros(LOSSES, device=self.resident.device)
+        for index in order:
+            totals += self._step(index, weight)
+        return totals
+
+    def _step(self, index: Tensor, weight: float) -> Tensor:
+        labels_B = self.resident.labels[index]
+        batches = rows_of(self.parts, index)
+        with autocast(self.config, self.resident.device):
+            if weight > 0:
+                logits, distill = self._distilled(batches)
+            else:
+                logits, distill = self._logits(batches), None
+            losses = joint(logits, labels_B, distill, weight)
+        self.optimizer.step(losses[0])
+        return losses.detach()
+
+    def _logits(self, batches: list[Parts]) -> list[Tensor]:
+        return [split.suffix(parts).float() for split, parts in zip(self.splits, batches, strict=True)]
+
+    def _distilled(self, batches: list[Parts]) -> tuple[list[Tensor], Tensor]:
+        """Logits of student and teacher, (B, C) each, and the distillation loss between them."""
+        if self.bridge is None:
+            student_BC, teacher_BC = self._logits(batches)
+            return [student_BC, teacher_BC], distillation(student_BC, teacher_BC, self.config.distill)
+        (pixels,), _ = batches
+        assert self.teacher is not None
+        student_BC, ours = self.student.with_features(pixels, self.bridge.student_blocks)
+        teacher_BC, theirs = self.teacher.with_features(pixels, self.bridge.teacher_blocks)
+        distill = self.bridge(ours, theirs, self.config.distill.detach_teacher)
+        return [student_BC.float(), teacher_BC.float()], distill
+
+    def validate(self, rows: Tensor) -> list[Tensor]:
+        """Right answers and summed cross-entropy (2,) on those images, of student and teacher."""
+        for model in self.models():
+            model.eval()
+        with torch.no_grad(), autocast(self.config, self.resident.device):
+            pieces = [self._logits(rows_of(self.parts, index)) for index in rows.split(EVAL_BATCH)]
+        return [tally(torch.cat(logits), self.resident.labels[rows]) for logits in zip(*pieces, strict=True)]
+
+
+def rows_of(parts: Sequence[Parts], index: Tensor) -> list[Parts]:
+    """Some images of each model's parts."""
+    return [tuple(part.index_select(0, index) for part in of_one) for of_one in parts]
+
+
+def joint(logits: Sequence[Tensor], labels_B: Tensor, distill: Tensor | None, weight: float | Tensor) -> Tensor:
+    """(4,): CE(student) + CE(teacher) + weight * distill, and each of the three; 0 for what there is not."""
+    each = [F.cross_entropy(logits_BC, labels_B) for logits_BC in logits]
+    if distill is not None:
+        each += [distill]
+    # One backward for both: the released second backward of the same loss changes nothing but a factor 2 in the
+    # teacher's gradient, to which Adam is indifferent.
+    loss = sum(each[: len(logits)])
+    loss = loss if distill is None else loss + weight * distill
+    nothing = torch.zeros_like(each[0])
+    return torch.stack([loss, *each, *[nothing] * (LOSSES - 1 - len(each))])  # type: ignore[list-item]
+
+
+def tally(logits_BC: Tensor, labels_B: Tensor) -> Tensor:
+    """Right answers and summed cross-entropy, (2,), on the device."""
+    loss = F.cross_entropy(logits_BC, labels_B, reduction="sum")
+    return torch.stack([(logits_BC.argmax(dim=-1) == labels_B).sum().float(), loss])

@@ -1,0 +1,208 @@
+"""Steps on buffers that never move: what the eager ones give, for every trial of a shape; padding stays zero."""
+
+import pytest
+import torch
+from conftest import glyphs, noise
+
+from idat_tune.engine import padding
+from idat_tune.engine.resident import Resident
+from idat_tune.engine.stage import MaskedPath, Stage, _masked, shape_of
+from idat_tune.kinds import KINDS
+from idat_tune.run import run_on
+
+CPU = torch.device("cpu")
+
+
+def resident(staged=True):
+    return Resident(noise(96), CPU, staged)
+
+
+def halves():
+    return torch.arange(96)[:64], torch.arange(96)[64:]
+
+
+def losses_of(training):
+    return [(epoch.train_loss, epoch.val_loss) for epoch in training]
+
+
+def logits(model):
+    with torch.no_grad():
+        return model.eval()(torch.as_tensor(noise(20, seed=1).pixels))
+
+
+def state_bytes(training):
+    list(training)
+    models = [model for model in (training.student, training.teacher) if model is not None]
+    return [value.numpy().tobytes() for model in models for value in model.trained_state().values()]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("teacher", ["none", "glyph_small"])
+def test_a_staged_run_has_the_losses_and_the_logits_of_the_eager_one(kind, teacher):
+    config = glyphs(
+        adapter__kind=kind,
+        adapter__hidden_dim=6,
+        adapter__scale=0.7,
+        teacher=teacher,
+        distill__temperature=3.0,
+        distill__weight=4.0,
+        distill__stop_epoch=2,
+        epochs=3,
+        optim__warmup_epochs=1,
+        optim__weight_decay=0.05,
+        optim__lr=2e-3,
+    )
+    eager, staged = (run_on(resident(way), config, *halves()) for way in (False, True))
+    for ours, theirs in zip(losses_of(staged), losses_of(eager), strict=True):
+        assert ours == pytest.approx(theirs, rel=1e-5)
+    torch.testing.assert_close(logits(staged.student), logits(eager.student), rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("loss", ["mse", "mae", "cos"])
+def test_every_loss_on_logits_is_staged(loss):
+    config = glyphs(distill__loss=loss, distill__weight=2.0, optim__warmup_epochs=0)
+    eager, staged = (run_on(resident(way), config, *halves()) for way in (False, True))
+    for ours, theirs in zip(losses_of(staged), losses_of(eager), strict=True):
+        assert ours == pytest.approx(theirs, rel=1e-5)
+
+
+def test_drop_path_of_a_stage_is_that_of_the_eager_path_with_the_same_masks(monkeypatch):
+    config = glyphs(model__drop_path=0.4, optim__warmup_epochs=0, seed=5)
+    staged, eager = (run_on(resident(way), config, *halves()) for way in (True, False))
+    paths = [path for model in eager.engine.models() for path in _masked(model)]
+    chances = torch.Generator().manual_seed(5)
+    drawn, step = [], eager.engine._step
+
+    def with_masks(index, weight):
+        if not drawn:  # an epoch at a time, for as many steps as all images would give
+            drawn.extend(torch.empty(3, len(paths), 32).uniform_(generator=chances)[:2])
+        for path, chance_B in zip(paths, drawn.pop(0), strict=True):
+            path.mask_B = (chance_B < path.keep) / path.keep
+        return step(index, weight)
+
+    monkeypatch.setattr(eager.engine, "_step", with_masks)
+    assert len(paths) == 8
+    for ours, theirs in zip(losses_of(staged), losses_of(eager), strict=True):
+        assert ours == pytest.approx(theirs, rel=1e-5)
+
+
+def test_a_mask_drops_as_often_as_drop_path_and_keeps_the_mean():
+    path = MaskedPath(keep=0.75).train()
+    path.mask_B = (torch.rand(10_000, generator=torch.Generator().manual_seed(0)) < 0.75) / 0.75
+    out = path(torch.ones(10_000, 2, 3))
+    assert out.unique().tolist() == pytest.approx([0, 4 / 3])
+    assert out.mean().item() == pytest.approx(1, abs=0.02)
+    assert torch.equal(path.eval()(out), out)
+
+
+def test_trials_of_one_shape_share_a_stage_and_are_not_changed_by_each_other():
+    worker = resident()
+    first = glyphs(adapter__hidden_dim=5, adapter__kind="parallel", optim__warmup_epochs=0, model__drop_path=0.2)
+    changes = {
+        "adapter.hidden_dim": 8,
+        "adapter.scale": 3.0,
+        "adapter.init": "zero_up",
+        "distill.temperature": 9.0,
+        "distill.weight": 30.0,
+        "optim.lr": 2e-2,
+        "optim.weight_decay": 0.1,
+        "seed": 9,
+        "epochs": 3,
+    }
+    one, other, again = (state_bytes(run_on(worker, c, *halves())) for c in (first, first.updated(changes), first))
+    assert len(worker._stages) == 1
+    assert one == again != other
+    assert other == state_bytes(run_on(resident(), first.updated(changes), *halves()))
+
+
+def test_a_student_keeps_its_values_when_the_next_trial_takes_the_stage():
+    worker = resident()
+    first = run_on(worker, glyphs(optim__warmup_epochs=0), *halves())
+    list(first)
+    second = run_on(worker, glyphs(optim__warmup_epochs=0, seed=1), *halves())
+    kept = first.student.trained_state()
+    list(second)
+    again = first.student.trained_state()
+    assert all(torch.equal(kept[name], again[name]) for name in kept)
+    assert any(not torch.equal(kept[name], value) for name, value in second.student.trained_state().items())
+
+
+def test_values_given_to_a_trained_student_stay():
+    training = run_on(resident(), glyphs(), *halves())
+    before = training.student.trained_state()
+    list(training)
+    training.student.load_trained_state(before)
+    assert all(torch.equal(value, before[name]) for name, value in training.student.trained_state().items())
+
+
+@pytest.mark.parametrize("kind", padding.PADDED)
+@pytest.mark.parametrize("init", ["trunc_normal", "zero_up"])
+def test_padding_is_exactly_zero_before_and_after_every_step(kind, init):
+    config = glyphs(
+        adapter__kind=kind,
+        adapter__hidden_dim=5,
+        adapter__init=init,
+        optim__warmup_epochs=0,
+        optim__weight_decay=0.1,
+        optim__lr=1e-2,
+    )
+    training = run_on(resident(), config, *halves())
+    stage: Stage = training.engine._stage
+    assert stage.shape.adapter.hidden_dim == 8
+
+    def rest():
+        for padded, fresh in zip(stage.models, training.engine._fresh, strict=True):
+            for name, value in fresh.trainable().items():
+                yield padding.outside(padded.trainable()[name], value)
+
+    assert sum(value.numel() for value in rest()) > training.student.trainable_params()
+    for _ in range(3):
+        assert not any(value.any() for value in rest())
+        stage.train(torch.arange(64).view(2, 32), 1e-2, 1.0)
+    assert not any(value.any() for value in rest())
+
+
+def test_hidden_dimensions_fall_into_few_shapes():
+    kinds = {"sequential": [8, 8, 16, 32, 64, 65], "repadapter": [2, 8, 10, 32, 64, 66]}
+    for kind, wanted in kinds.items():
+        asked = [2, 8, 10, 32, 64, 66] if kind == "repadapter" else [1, 8, 9, 17, 64, 65]
+        configs = [glyphs(adapter__kind=kind, adapter__hidden_dim=size) for size in asked]
+        assert [shape_of(config, 768).adapter.hidden_dim for config in configs] == wanted
+    assert shape_of(glyphs(adapter__hidden_dim=20), 30).adapter.hidden_dim == 20
+
+
+def test_a_stage_in_bf16_keeps_masters_in_fp32_and_learns_the_same():
+    config = glyphs(optim__warmup_epochs=0, optim__lr=1e-3, epochs=3)
+    exact = losses_of(run_on(resident(), config, *halves()))
+    training = run_on(resident(), config.updated({"precision": "bf16"}), *halves())
+    stage = training.engine._stage
+    assert {value.dtype for model in stage.models for value in model.parameters()} == {torch.bfloat16}
+    assert stage.optimizer.flat.dtype is torch.float32
+    for ours, theirs in zip(losses_of(training), exact, strict=True):
+        assert ours == pytest.approx(theirs, rel=2e-2)
+    assert {value.dtype for value in training.student.trained_state().values()} == {torch.float32}
+
+
+def test_features_are_compared_without_a_stage():
+    worker = resident()
+    losses_of(run_on(worker, glyphs(distill__loss="feature"), *halves()))
+    assert not worker._stages
+
+
+@pytest.mark.gpu
+def test_recorded_steps_have_the_losses_of_the_eager_ones():
+    images = noise(96)
+    config = glyphs(device="cuda", adapter__hidden_dim=6, optim__warmup_epochs=0, distill__stop_epoch=1)
+    device = torch.device("cuda")
+    eager, staged = (run_on(Resident(images, device, way), config, *halves()) for way in (False, True))
+    for ours, theirs in zip(losses_of(staged), losses_of(eager), strict=True):
+        assert ours == pytest.approx(theirs, rel=1e-4)
+
+
+@pytest.mark.gpu
+def test_recorded_trials_are_not_changed_by_each_other():
+    worker = Resident(noise(96), torch.device("cuda"))
+    first = glyphs(device="cuda", precision="auto", adapter__hidden_dim=5, optim__warmup_epochs=0, model__drop_path=0.2)
+    other = first.updated({"adapter.hidden_dim": 7, "optim.lr": 2e-2, "seed": 9})
+    one, _, again = (state_bytes(run_on(worker, config, *halves())) for config in (first, other, first))
+    assert one == again
