@@ -28,6 +28,10 @@ class OutOfMemory(IdatError):
     """A run needs more memory than its device has; what it held is free again."""
 
 
+class TrackingFailed(IdatError):
+    """The tracking store cannot be reached or takes nothing; what it should hold is in the journal."""
+
+
 def unknown(kind: str, name: object, known: Iterable[str]) -> BadInput:
     """The error for a name that is not in a closed list, with the nearest known one."""
     names = list(known)

@@ -24,6 +24,7 @@ from idat_tune.search.forecast import Standing, forecast, measured
 from idat_tune.search.plan import Job, Plan
 
 FRESH = 2.0  # seconds for which a forecast of the time left is good, less what has passed
+RARE = 50  # times as long as a forecast took: it may not cost more than 2 % of the driver's time
 
 
 class Progress(Listener):
@@ -45,6 +46,7 @@ class Progress(Listener):
         self.explored = False
         self.winner: RunConfig | None = None
         self.began = time.monotonic()
+        self.fresh = FRESH
         self.foreseen: tuple[float, float | None] = (-FRESH, None)  # when, and the seconds that were left then
 
     def search_opened(self, plan: Plan) -> None:
@@ -182,8 +184,9 @@ class Progress(Listener):
     def _left(self) -> str:
         """The time left for all stages, from what the trials took so far."""
         now = time.monotonic()
-        if now - self.foreseen[0] > FRESH:
+        if now - self.foreseen[0] > self.fresh:
             self.foreseen = (now, self._foresee())
+            self.fresh = max(FRESH, RARE * (time.monotonic() - now))
         then, seconds = self.foreseen
         return "time left not known yet" if seconds is None else f"{duration(max(seconds - now + then, 0))} left"
 

@@ -88,6 +88,7 @@ class Space:
 
     def with_fixed(self, fixed: Mapping[str, Any]) -> Self:
         """The space with some keys held at a value: they are not searched any more."""
+        fixed = {key: _checked(key, value) for key, value in fixed.items()}
         held = {**dict(self.fixed), **fixed}
         params = tuple(param for param in self.params if param.key not in fixed)
         start = tuple(tuple({**dict(point), **fixed}.items()) for point in self.start)

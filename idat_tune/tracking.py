@@ -7,6 +7,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,13 @@ def server_command(out: Path, host: str, port: int) -> list[str]:
     # Through this very Python, whose folder need not be on the path.
     mlflow = [sys.executable, "-m", "mlflow"]
     return [*mlflow, "server", "--backend-store-uri", uri(out), "--host", host, "--port", str(port)]
+
+
+def is_tracking(failure: Exception) -> bool:
+    """Whether an exception is MLflow's."""
+    from mlflow.exceptions import MlflowException
+
+    return isinstance(failure, MlflowException)
 
 
 def lay_out(out: Path) -> None:
@@ -78,17 +86,26 @@ class Tracker:
 
         self.uri = uri(out)
         self.client = mlflow.MlflowClient(tracking_uri=self.uri)
-        self.experiment = self._experiment(f"idat-tune/{task}", out)
+        self.out = out
+        self.task = task
         self.parent = ""
         self.children: dict[str, tuple[str, str]] = {}  # of the parent, by trial: run id and status
 
-    def _experiment(self, name: str, out: Path) -> str:
+    @cached_property
+    def experiment(self) -> str:
+        """The id of the task's experiment, which is made if it is not there."""
+        from mlflow.exceptions import MlflowException
+
+        name = f"idat-tune/{self.task}"
         known = self.client.get_experiment_by_name(name)
         if known is not None:
-            return known.experiment_id
+            return str(known.experiment_id)
         local = self.uri.startswith("sqlite:")
-        location = (out.absolute() / "artifacts").as_uri() if local else None
-        return self.client.create_experiment(name, artifact_location=location)
+        location = (self.out.absolute() / "artifacts").as_uri() if local else None
+        try:
+            return str(self.client.create_experiment(name, artifact_location=location))
+        except MlflowException:  # another search made it in the meantime, or the store fails for good
+            return str(self.client.get_experiment_by_name(name).experiment_id)
 
     def start(self, search: str, params: Mapping[str, Any], tags: Mapping[str, str], parent: str = "") -> str:
         """Open the parent run of a search, or open it again; its id.
@@ -114,10 +131,9 @@ class Tracker:
         from mlflow.exceptions import MlflowException
 
         try:
-            self.client.get_run(run)
+            return bool(self.client.get_run(run).info.lifecycle_stage == "active")
         except MlflowException:
             return False
-        return True
 
     def _known_parent(self, search_id: str) -> str:
         found = self.client.search_runs([self.experiment], f"tags.search_id = '{search_id}'", max_results=1)
@@ -146,7 +162,7 @@ class Tracker:
         if record.stage == TEST:
             return
         run, status = self.children.get(record.id, ("", ""))
-        if status and status != "RUNNING":
+        if status == ENDS[record.status]:
             return
         end = int(time.time() * 1000)
         start = end - int(record.seconds * 1000)
@@ -162,10 +178,19 @@ class Tracker:
         if not run:
             created = self.client.create_run(self.experiment, start_time=start, tags=tags, run_name=record.id)
             run = created.info.run_id
+        elif status != "RUNNING":
+            self._retag(run, tags)
         self._log_params(run, record.config)
         self._log_epochs(run, record, start)
         self.client.set_terminated(run, ENDS[record.status], end_time=end)
         self.children[record.id] = (run, ENDS[record.status])
+
+    def _retag(self, run: str, tags: Mapping[str, str]) -> None:
+        """Of a trial that failed and was tried again nothing stays of the first time."""
+        for name, text in tags.items():
+            self.client.set_tag(run, name, text)
+        if "reason" in self.client.get_run(run).data.tags and "reason" not in tags:
+            self.client.delete_tag(run, "reason")
 
     def _log_epochs(self, run: str, record: TrialRecord, start: int) -> None:
         from mlflow.entities import Metric

@@ -211,13 +211,25 @@ def test_on_a_terminal_progress_is_live_and_the_result_is_a_table(tmp_path):
         assert noise not in text
 
 
-def test_the_command_that_resumes_names_the_task_and_its_search(monkeypatch):
+def test_the_command_that_resumes_is_the_same_with_the_name_of_the_search(monkeypatch):
     from idat_tune.cli.runs import command_again
 
-    argv = ["idat-tune", "search", "--task", "digits", "--task=dtd", "--set", "optim.lr=1e-3", "--out", "a b"]
+    argv = [
+        "idat-tune",
+        "search",
+        "--task",
+        "dtd",
+        "--name=old",
+        "--set",
+        "optim.lr=1e-3",
+        "--out",
+        "a b",
+        "--name",
+        "x",
+    ]
     monkeypatch.setattr(sys, "argv", argv)
-    words = command_again("dtd", "dtd-1").split(" ", 1)[1]
-    assert words == "search --set optim.lr=1e-3 --out 'a b' --task dtd --name dtd-1"
+    words = command_again("dtd-1").split(" ", 1)[1]
+    assert words == "search --task dtd --set optim.lr=1e-3 --out 'a b' --name dtd-1"
 
 
 def test_a_search_whose_weights_cannot_be_had_is_refused_before_anything_is_written(tmp_path):

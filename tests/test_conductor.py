@@ -16,7 +16,7 @@ from idat_tune.search import Listener, conductor, finish, plan_search
 from idat_tune.search.cluster import at_once
 from idat_tune.search.conductor import Conductor
 from idat_tune.search.manifest import Manifest, locked
-from idat_tune.search.plan import Plan
+from idat_tune.search.plan import Plan, Resources
 
 
 class SilentTracker:
@@ -503,3 +503,110 @@ def test_the_portfolio_is_tried_right_after_the_arms_where_it_lies_in_the_space(
     held = first(**{"adapter.kind": "sequential", "optim.lr": 0.01})
     assert {config["optim.lr"] for config in held.values()} == {0.01}
     assert {config["adapter.hidden_dim"] for config in held.values()} == {4, 16, 32}
+
+
+def failing(payload, reason="Diverged: nan"):
+    return [{"epoch": 0, "score": WORST, "status": FAILED, "reason": reason, "done": True}]
+
+
+def until_through(conducting, fails):
+    """Play on to the end; `fails(payload)` says which trials fail."""
+    while (payload := conducting.suggest("t")) != Searcher.FINISHED:
+        run_one(conducting, "t", payload, failing(payload) if fails(payload) else None)
+
+
+def test_a_number_that_yaml_reads_as_text_does_not_blind_the_sampler(tmp_path):
+    plan = a_plan(tmp_path, fixed={"epochs": "2", "optim.lr": "1e-3"})
+    first = begin(plan)
+    run_all(first, most=6)
+    assert all(record.labels is not None for record in first.journal.records if "no_distill" not in record.arms)
+    assert len(begin(plan).study.trials) == len(first.study.trials)
+
+
+def test_a_resume_keeps_the_hints_that_the_search_began_with(tmp_path):
+    hints = {f"from-{number}": {"optim.lr": 0.02 + number / 1000} for number in range(3)}
+    asked = a_plan(tmp_path)
+    asked.folder.mkdir()
+    first = begin(Manifest(asked.hinted(hints), "hash").hinted(asked.hinted(hints)))
+    run_all(first, most=5)
+    second = begin(Manifest(asked, "hash").hinted(asked))  # without its hints, as after a search of one task alone
+    run_all(second)
+    explored = [record.id for record in second.journal.of(EXPLORE)]
+    assert len(explored) == 6
+    assert {"from-0", "from-1", "from-2"} <= set(explored)
+
+
+def test_hints_are_left_out_when_the_budget_is_spent(tmp_path):
+    plan = a_plan(tmp_path, trials=20).hinted({"from-dtd": {"optim.lr": 0.011}})
+    conducting = begin(plan)
+    conducting.budget.resources = Resources(hours=1e-9)
+    payloads = run_all(conducting)
+    assert [payload["id"] for payload in payloads if payload["stage"] == EXPLORE] == [
+        "arm-default", "arm-alone", "arm-no_distill",
+    ]  # fmt: skip
+
+
+def test_a_test_that_failed_is_tried_again_as_the_same_opening(tmp_path):
+    until_through(begin(a_plan(tmp_path)), lambda payload: payload["stage"] == TEST)
+    conducting = begin(a_plan(tmp_path))
+    (payload,) = run_all(conducting)
+    assert payload["id"] == "test"
+    assert conducting.journal.tested()
+    assert len(conducting.manifest.test_openings) == 1
+
+
+def test_an_opening_that_was_cut_short_is_recorded_anew_for_another_winner(tmp_path):
+    first = begin(a_plan(tmp_path))
+    while not first.manifest.test_openings:
+        payload = first.suggest("t")
+        if payload["stage"] != TEST:
+            run_one(first, "t", payload)
+    asked = a_plan(tmp_path, trials=9, reopen_test=True)
+    second = begin(asked)
+    better = 0.2
+    while (payload := second.suggest("t")) != Searcher.FINISHED:
+        new = payload["id"] in ("trial-005", "trial-006", "trial-007") or "trial-005" in payload["id"]
+        lifted = {**payload, "config": {**payload["config"], "optim.lr": better}}
+        run_one(second, "t", payload, results_of(lifted) if new and payload["stage"] != TEST else None)
+    openings = second.manifest.test_openings
+    assert len(openings) == 2
+    assert openings[0]["winner"] != openings[1]["winner"] == second.manifest.content["winner"]
+
+
+def test_a_reopening_that_was_cut_off_goes_on_without_being_asked_for_again(tmp_path):
+    run_all(begin(a_plan(tmp_path)))
+    run_all(begin(a_plan(tmp_path, trials=9, reopen_test=True)), most=2)
+    conducting = begin(a_plan(tmp_path, trials=9))
+    run_all(conducting)
+    assert len(conducting.manifest.test_openings) == 2
+    assert conducting.journal.of(TEST)[-1].id == "test-2"
+
+
+def test_the_default_must_be_beaten_also_where_it_does_not_distill(tmp_path):
+    conducting = begin(a_plan(tmp_path, fixed={"epochs": 2, "distill.weight": 0}))
+    run_all(conducting, at_once=3)
+    race = conducting.agenda.confirmation.race
+    assert race.default in {contender.id for contender in race.contenders}
+
+
+def test_a_default_that_failed_is_not_confirmed(tmp_path):
+    conducting = begin(a_plan(tmp_path))
+    until_through(conducting, lambda payload: payload["id"] == "arm-default")
+    assert "arm-default" not in {record.contender for record in conducting.journal.of(CONFIRM)}
+    assert conducting.manifest.content["winner"] not in (None, "arm-default")
+
+
+def test_copies_of_a_config_do_not_take_the_places_of_others_in_the_race(tmp_path):
+    space = spaces.parse({"params": {"adapter.hidden_dim": {"choice": [4, 8, 16]}}})
+    conducting = begin(a_plan(tmp_path, space=space, trials=24, top_k=2, sampler="random"))
+    run_all(conducting)
+    widths = {c.config["adapter.hidden_dim"] for c in conducting.journal.of(CONFIRM)}
+    assert widths == {4, 8, 16}
+
+
+@pytest.mark.parametrize("place", ["fixed", "params"])
+def test_the_seed_is_not_a_setting_of_the_space(tmp_path, place):
+    space = spaces.parse({"params": {"seed": {"choice": [1, 2]}}}) if place == "params" else spaces.load("embedded")
+    fixed = {"seed": 5} if place == "fixed" else {}
+    with pytest.raises(BadInput, match="the seed is chosen with --seed"):
+        a_plan(tmp_path, space=space, fixed=fixed)

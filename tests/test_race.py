@@ -184,3 +184,20 @@ def test_the_spread_of_a_contender_with_few_splits_leans_on_that_of_the_others()
     mean, error = found.spread("a")
     assert mean == 0.5
     assert error > 0.01
+
+
+def test_a_contender_that_collapses_on_one_split_does_not_hide_the_gain_of_another():
+    accuracies = {
+        "default": [0.80, 0.81, 0.79, 0.80, 0.80],
+        "a": [0.82, 0.83, 0.81, 0.82, 0.83],
+        "b": [0.79, 0.80, 0.80, 0.81, 0.79],
+        "c": [0.80, 0.81, 0.10, 0.79, 0.80],
+        "d": [0.80, 0.80, 0.80, 0.80, 0.81],
+    }
+    assert race(accuracies).choice().winner == "a"
+
+
+def test_two_equal_differences_are_no_proof():
+    close = race({"default": [0.800, 0.810], "a": [0.795, 0.805]})
+    assert close.alive() == {"default", "a"}
+    assert close.difference("a", "default").standard_error > 0.003

@@ -137,3 +137,12 @@ def test_a_tracking_server_of_the_users_is_left_alone(tmp_path, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     lay_out(tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_that_failed_and_was_tried_again_shows_how_the_second_went(tracker):
+    tracker.log_trial(record("again", status=FAILED, reason="its worker died", epochs=()))
+    tracker.log_trial(record("again", epochs=(epoch(0, 0.7),)))
+    run = children(tracker)["again"]
+    assert (run.info.status, run.data.tags["status"]) == ("FINISHED", "complete")
+    assert run.data.metrics["val/accuracy"] == 0.7
+    assert "reason" not in run.data.tags

@@ -79,6 +79,8 @@ def search(
     check_positive("--price-per-hour", price_per_hour)
     check_positive("--gpus-per-trial", gpus_per_trial)
     check_positive("--max-concurrent", max_concurrent)
+    if price_per_hour is not None and not dry_run:
+        raise BadInput("--price-per-hour goes with --dry-run, which says what a search would cost")
     fixed = parse_assignments(assignments)
     if "task" in fixed:
         raise BadInput("the task is chosen with --task, not with --set")
@@ -86,6 +88,8 @@ def search(
         fixed["epochs"] = epochs
     chosen = tasks.select(task)
     several = len(chosen) > 1
+    if several and name is None:
+        name = _free_name(out)
     plans = [
         plan_search(
             known.name,
@@ -98,7 +102,7 @@ def search(
             folds=0 if no_confirm else folds,
             reopen_test=reopen_test,
             out=out,
-            name=f"{name}-{known.name}" if name and several else name,
+            name=f"{name}-{known.name}" if several else name,
             sampler=sampler or TPE,
             stopping=stopping or HALVING,
         )
@@ -109,11 +113,11 @@ def search(
         _dry_run(plans, resources, price_per_hour, as_json)
         return
     results = []
-    for result in _results(plans, resources, quiet):
+    for result in _results(plans, resources, quiet, name if several else None):
         results.append(result)
         if not as_json:
             _show(result)
-    table = _overview(results, out, name) if several else None
+    table = _overview(results, out / f"{name}.parquet") if several else None
     if as_json:
         print_json(results if several else results[0])
     else:
@@ -141,15 +145,15 @@ def _dry_run(plans: list[Any], resources: Any, price_per_hour: float | None, as_
         paper.print(table)
 
 
-def _results(plans: list[Any], resources: Any, quiet: bool) -> Iterator[dict[str, Any]]:
-    """The result of each plan, with its progress on the screen meanwhile."""
+def _results(plans: list[Any], resources: Any, quiet: bool, name: str | None) -> Iterator[dict[str, Any]]:
+    """The result of each plan, with its progress on the screen meanwhile; `name` is that of all of them together."""
     from idat_tune.progress import Progress
     from idat_tune.search import Interrupted, run_searches
 
     shown = []
 
     def listen(plan: Any) -> Progress:
-        shown.append(Progress(quiet, command_again(plan.task.name, plan.name)))
+        shown.append(Progress(quiet, command_again(name or plan.name)))
         return shown[-1]
 
     running = iter(plans)
@@ -161,14 +165,19 @@ def _results(plans: list[Any], resources: Any, quiet: bool) -> Iterator[dict[str
             yield result
             plan = next(running, plan)
     except (Interrupted, KeyboardInterrupt):
-        way_on = command_again(plan.task.name, plan.name)
+        way_on = command_again(name or plan.name)
         raise Interrupted(f"search '{plan.name}' was interrupted; what was finished is kept. Go on: {way_on}") from None
     finally:
         for progress in shown:
             progress.close()
 
 
-def _overview(results: list[dict[str, Any]], out: Path, name: str | None) -> Path:
+def _free_name(out: Path) -> str:
+    """A name that no earlier searches of several tasks have."""
+    return next(name for number in range(1, 10**9) if not any(out.glob(f"{(name := f'tasks-{number}')}-*")))
+
+
+def _overview(results: list[dict[str, Any]], path: Path) -> Path:
     """Write the table over several tasks, and show it on stderr."""
     from rich.console import Console
 
@@ -176,22 +185,21 @@ def _overview(results: list[dict[str, Any]], out: Path, name: str | None) -> Pat
     from idat_tune.screen import overview_table
     from idat_tune.search.finish import overview
 
-    path = out / f"{name or results[0]['name'] + '-and-others'}.parquet"
     rows = overview(results)
     write_table(path, rows)
     Console(stderr=True, highlight=False, soft_wrap=True).print(overview_table(rows))
     return path
 
 
-def command_again(task: str, name: str) -> str:
-    """This very command for one task and under the name that its search has, so that it resumes."""
+def command_again(name: str) -> str:
+    """This very command under the name that its search, or its searches together, have, so that it resumes."""
     kept, words = [], iter(sys.argv[1:])
     for word in words:
-        if word in ("--task", "--name"):
+        if word == "--name":
             next(words, None)
-        elif not word.startswith(("--task=", "--name=")):
+        elif not word.startswith("--name="):
             kept.append(word)
-    return f"{program()} {shlex.join([*kept, '--task', task, '--name', name])}"
+    return f"{program()} {shlex.join([*kept, '--name', name])}"
 
 
 def _show(result: dict[str, Any]) -> None:

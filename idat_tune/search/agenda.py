@@ -1,10 +1,11 @@
 """What a search runs beside the sampler's proposals: arms and hints first, then confirm, final runs and test."""
 
+import os
 from collections import deque
 from pathlib import Path
 
-from idat_tune.journal import COMPLETE, CONFIRM, EXPLORE, FINAL, TEST, Journal, TrialRecord
-from idat_tune.search.confirm import Confirmation, arms, best_explored, config_of, confirm_job, contender
+from idat_tune.journal import COMPLETE, CONFIRM, EXPLORE, FINAL, Journal, TrialRecord
+from idat_tune.search.confirm import Confirmation, arm_record, arms, best_explored, config_of, confirm_job, contender
 from idat_tune.search.listener import Listener
 from idat_tune.search.manifest import Manifest
 from idat_tune.search.plan import DEFAULT, Job, Plan, jobs_of
@@ -43,15 +44,25 @@ class Agenda:
             decided = self._decide(_of(CONFIRM, running))
             if decided:
                 return decided
-        if self.gap_jobs:
-            return [self.gap_jobs.popleft()]
+        gap_job = self._gap_job()
+        if gap_job:
+            return [gap_job]
         return [] if running else self._test_jobs()
+
+    def _gap_job(self) -> Job | None:
+        """A run that waits for nothing; the default is confirmed only once it was explored to its end."""
+        default = arm_record(self.journal, DEFAULT)
+        job = next((job for job in self.gap_jobs if default or job.stage == FINAL), None)
+        if job:
+            self.gap_jobs.remove(job)
+        return job
 
     def _decide(self, running: list[Job]) -> list[Job]:
         """The next run of the confirm stage, or, when nothing of it is left, the winner's final runs."""
+        if not self.manifest.content["explored"]:
+            self.manifest.set("explored", True)
         if self.manifest.content["winner"] is None and self.plan.folds:
             if self.confirmation is None:
-                self.manifest.set("explored", True)
                 self.confirmation = Confirmation(self.plan, self.journal)
                 self.gap_jobs = deque(job for job in self.gap_jobs if job.stage != CONFIRM)
             job = self.confirmation.next_job([(job.contender, job.fold) for job in running])
@@ -92,18 +103,16 @@ class Agenda:
         return contender(self.journal, choice.winner, self.plan.seed) if choice else None
 
     def _test_jobs(self) -> list[Job]:
-        """Open the test split, if the winner has a student that was not tested before, or it is asked for anew."""
-        students = self.students()
-        opened, finished = len(self.manifest.test_openings), len(self.journal.of(TEST))
-        known = opened > 0 and opened == finished
-        if self.tested or not students or (known and not self.plan.reopen_test):
+        """Open the test split for the first time, or once more on request; or finish an opening that was cut short."""
+        students, winner = self.students(), self.manifest.winner(self.journal)
+        cut_short = self.manifest.cut_short(self.journal)
+        if self.tested or not students or winner is None or not (cut_short or self.manifest.to_open):
             return []
         self.tested = True
-        if opened == finished:  # otherwise a restart goes on with an opening that a crash cut short
+        if not cut_short:
             self.manifest.open_test()
             self.listener.test_opened(len(students), len(self.manifest.test_openings))
-        winner = self.manifest.winner(self.journal)
-        return [self.plan.test_job(len(self.manifest.test_openings), config_of(winner))] if winner else []
+        return [self.plan.test_job(len(self.manifest.test_openings), config_of(winner))]
 
     def _not_done(self, jobs: list[Job]) -> list[Job]:
         """Those that must run. A config that failed stays failed; a failed final run or test is tried again."""
@@ -131,7 +140,10 @@ def keep_trained(plan: Plan, job: str, state: bytes) -> None:
     path = trained_file(plan, job)
     path.parent.mkdir(exist_ok=True)
     partial = path.with_suffix(".partial")
-    partial.write_bytes(state)
+    with partial.open("wb") as file:
+        file.write(state)
+        file.flush()
+        os.fsync(file.fileno())
     partial.replace(path)
 
 

@@ -54,6 +54,11 @@ class Session:
                 signal.signal(signal.SIGTERM, before)  # Ray has put its own in its place
         there, asked = ray.cluster_resources(), self.resources.gpus_per_trial
         gpus = asked if asked is not None else min(1.0, there.get("GPU", 0.0))
+        if gpus > there.get("GPU", 0.0) and not self.resources.address:  # a cluster may yet grow
+            raise BadInput(
+                f"--gpus-per-trial cannot be {gpus:g}: this machine has {there.get('GPU', 0.0):g} GPUs; "
+                "give a part of one for several trials on it, or leave the option away"
+            )
         if self.resources.gpu_hours is not None and not gpus:
             raise BadInput("--gpu-hours cannot be counted: trials take no GPU here; use --hours")
         return self.resources.max_concurrent or at_once(there.get("CPU", 1), there.get("GPU", 0), gpus), gpus

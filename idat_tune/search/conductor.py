@@ -105,6 +105,8 @@ class Conductor(Searcher):
 
     def _next(self) -> Live | None:
         """The next trial; None while it depends on one that is running, and at the end."""
+        if self.queue and _optional(self.queue[0]) and not self._may_propose():
+            self.queue = deque(live for live in self.queue if not _optional(live))
         if not self.queue and self._may_propose():
             return self._propose()
         if not self.queue:
@@ -132,11 +134,15 @@ class Conductor(Searcher):
     def _may_propose(self) -> bool:
         """Whether exploring goes on; tells once what ended it."""
         if self.agenda.undecided and self.ended_by is None:
-            self.ended_by = self.budget.ended_by(exhausted(self.study) or not self.plan.space.params)
+            self.ended_by = self.budget.ended_by(not self.queue and self._exhausted())
             if self.ended_by:
                 self.manifest.set("ended_by", self.ended_by)
                 self.listener.exploring_ended(self.ended_by)
         return self.agenda.undecided and self.ended_by is None
+
+    def _exhausted(self) -> bool:
+        """Whether there is nothing left to propose."""
+        return exhausted(self.study) or not self.plan.space.params
 
     def _exploring(self) -> int:
         return sum(live.job.stage == EXPLORE for live in self.live.values())
@@ -279,6 +285,11 @@ class Conductor(Searcher):
 
     def restore(self, checkpoint_path: str) -> None:
         """Nothing: a search resumes from its journal."""
+
+
+def _optional(live: Live) -> bool:
+    """Whether a waiting trial may be left out: a hint that was not begun, but no arm."""
+    return live.job.stage == EXPLORE and not live.job.arms and not live.deaths
 
 
 def _trial_name(number: int) -> str:

@@ -24,9 +24,13 @@ class Confirmation:
         self.configs: dict[str, RunConfig] = {}
         self.same_student: dict[str, str] = {}  # arm to the contender whose runs are its own
         default = arm_record(journal, DEFAULT)
-        self.race = Race([], plan.folds, plan.val_over_train, default.id if default else "")
-        for record in [*arms(journal), *best_explored(journal)[: plan.top_k]]:
+        self.race = Race([], plan.folds, plan.val_over_train, default.id if default else "", plan.task.val)
+        for record in arms(journal):
             self._enter(record.id, config_of(record), record.trainable_params)
+        most = len(self.race.contenders) + plan.top_k
+        for record in best_explored(journal):
+            if len(self.race.contenders) < most:  # a config that is in already takes no place
+                self._enter(record.id, config_of(record), record.trainable_params)
         for record in journal.of(CONFIRM):
             self._enter(str(record.contender), config_of(record), record.trainable_params)  # twins, of before a restart
             self.hear(record)
@@ -34,7 +38,7 @@ class Confirmation:
     def _enter(self, name: str, config: RunConfig, trainable_params: int | None) -> None:
         config = config.updated({"seed": self.plan.seed})
         twin = self._untaught_twin(config)
-        if twin:
+        if twin and name != self.race.default:
             self.same_student[name] = twin
             return
         if name not in self.configs and config not in self.configs.values():
@@ -48,9 +52,12 @@ class Confirmation:
         """
         if config.alone or config.distill.weight or config.model.drop_path:
             return None
-        alone = config.without_teacher()
-        same = [name for name, other in self.configs.items() if other == other.updated(_but_distill(alone))]
-        return same[0] if same else None
+        return self._same_alone(config)
+
+    def _same_alone(self, config: RunConfig) -> str | None:
+        """The contender that is this config without its teacher, whatever its settings of distillation are."""
+        wanted = _but_distill(config.without_teacher())
+        return next((name for name, other in self.configs.items() if _but_distill(other) == wanted), None)
 
     def runs_of(self, name: str) -> str:
         """The contender whose runs count for this one: itself, or the one with the same student."""
@@ -74,12 +81,11 @@ class Confirmation:
 
     def _enter_twin(self) -> bool:
         choice = self.race.choice()
-        if choice is None or self.configs[choice.winner].alone:
+        if choice is None or self.configs[choice.winner].alone or self.alone_of(choice.winner):
             return False
-        count = len(self.race.contenders)
         params = next(c.trainable_params for c in self.race.contenders if c.id == choice.winner)
         self._enter(f"{choice.winner}-alone", self.configs[choice.winner].without_teacher(), params)
-        return len(self.race.contenders) > count
+        return True
 
     def _job(self, contender: str, fold: int) -> Job:
         return confirm_job(contender, fold, self.configs[contender])
@@ -87,8 +93,7 @@ class Confirmation:
     def alone_of(self, contender: str) -> str | None:
         """The contender that is the same config without its teacher; None if there is none."""
         config = self.configs[contender]
-        twins = [name for name, other in self.configs.items() if other == config.without_teacher()]
-        return None if config.alone or not twins else twins[0]
+        return None if config.alone else self._same_alone(config)
 
     def choice(self) -> Choice | None:
         """Who wins, once no run is left; None if no contender got through."""

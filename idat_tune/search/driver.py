@@ -12,7 +12,7 @@ from ray import tune
 
 from idat_tune import data, model, tracking
 from idat_tune.data import Images
-from idat_tune.errors import DiskFull
+from idat_tune.errors import DiskFull, TrackingFailed
 from idat_tune.journal import Journal
 from idat_tune.search import finish
 from idat_tune.search.budget import Budget
@@ -49,6 +49,7 @@ def drive(plans: Iterable[Plan], resources: Resources, listen: Callable[[Plan], 
                     model.fetch(name)
             with locked(plan.folder):
                 manifest = Manifest(plan, data.content_hash(plan.task.name))
+                plan = manifest.hinted(plan)
                 found = manifest.content["result"] or _search(plan, resources, session, manifest, listen(plan))
                 if found["winner"]:
                     winners = {plan.task: found["winner"]["config"], **winners}
@@ -88,8 +89,7 @@ def _search(
             if not conductor.finished:
                 raise Interrupted("Ray Tune was told to stop")
             journal.write_tables(plan.folder)
-            conductor.track_the_rest()
-            return _gather(plan, journal, manifest, tracker, time.perf_counter() - began)
+            return _gather(conductor, plan, journal, manifest, tracker, time.perf_counter() - began)
 
 
 def visible_images(plan: Plan) -> dict[str, Images]:
@@ -127,8 +127,9 @@ def _closing(plan: Plan, tracker: Tracker, journal: Journal, listener: Listener)
         yield
     except (KeyboardInterrupt, Interrupted):
         listener.interrupted()
-        tracker.finish("KILLED", {}, {"status": "interrupted"})
         journal.write_tables(plan.folder)
+        with suppress(Exception):  # the store may be out of reach; a resume sees to it
+            tracker.finish("KILLED", {}, {"status": "interrupted"})
         raise Interrupted(f"search '{plan.name}' was interrupted; what was finished is kept") from None
     except Exception as failure:
         with suppress(Exception):  # the tracking may be what failed
@@ -137,6 +138,11 @@ def _closing(plan: Plan, tracker: Tracker, journal: Journal, listener: Listener)
             raise DiskFull(
                 f"the disk that holds {plan.folder} is full; make room and give the same command again: "
                 "what was finished is kept"
+            ) from failure
+        if tracking.is_tracking(failure):
+            raise TrackingFailed(
+                f"tracking at {tracker.uri} failed ({failure}); what was finished is kept in {plan.folder}: give the "
+                "same command again once it can be reached"
             ) from failure
         raise
 
@@ -181,21 +187,29 @@ def _trial_name(trial: Any) -> str:
     return trial.config["id"]
 
 
+def _interrupt(*_: Any) -> None:
+    # Not by way of SIGINT, which a shell has background jobs ignore.
+    raise KeyboardInterrupt
+
+
 @contextmanager
 def _terminated_as_interrupted() -> Iterator[None]:
     """SIGTERM takes the way of Ctrl-C."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    before = signal.signal(signal.SIGTERM, _interrupt)
     try:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
 
 
-def _gather(plan: Plan, journal: Journal, manifest: Manifest, tracker: Tracker, seconds: float) -> dict[str, Any]:
+def _gather(
+    conductor: Conductor, plan: Plan, journal: Journal, manifest: Manifest, tracker: Tracker, seconds: float
+) -> dict[str, Any]:
     exported = finish.export_winner(plan, journal, manifest)
+    conductor.track_the_rest()
     result = finish.result(plan, journal, manifest, tracker.uri, seconds)
     if exported:
         tracker.log_folder(plan.folder / finish.BEST, finish.BEST)

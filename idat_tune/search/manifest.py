@@ -8,14 +8,15 @@ import platform
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from idat_tune.errors import BadInput
-from idat_tune.journal import Journal, TrialRecord
+from idat_tune.journal import COMPLETE, TEST, Journal, TrialRecord
 from idat_tune.search.confirm import contender
-from idat_tune.search.plan import Plan
+from idat_tune.search.plan import Plan, test_id
 
 NAME = "manifest.json"  # in the search folder
 PACKAGES = ("idat-tune", "torch", "timm", "ray", "optuna", "mlflow")
@@ -39,6 +40,8 @@ class Manifest:
             "ended_by": None,
             "winner": None,
             "test_openings": [],
+            "reopen": False,
+            "hints": plan.hints,
             "result": None,
         }
         self.content: dict[str, Any] = fresh | (_read(self.path) if self.path.exists() else {})
@@ -67,7 +70,9 @@ class Manifest:
         more = [option for option, _, _ in self._more(plan)]
         if "trials" in more:
             self.content |= {"explored": False, "winner": None}
-        if more or plan.reopen_test:
+        if self.test_openings and plan.reopen_test and (more or self.content["result"]):
+            self.content["reopen"] = True  # kept, so that a restart does it too
+        if more or self.content["reopen"]:
             self.content["result"] = None
         for key, value in (("trials", plan.trials), ("seeds", plan.final_seeds)):
             self.content[key] = max(value, self.content.get(key, value)) if self.content["winner"] else value
@@ -86,7 +91,25 @@ class Manifest:
         """Record that the test split is opened for the winner."""
         by = "--reopen-test" if self.test_openings else "final run"
         opening = {"time": _now(), "winner": self.content["winner"], "by": by}
+        self.content["reopen"] = False
         self.set("test_openings", [*self.test_openings, opening])
+
+    @property
+    def to_open(self) -> bool:
+        """Whether the test split was never opened, or is to be opened once more on request."""
+        return not self.test_openings or self.content["reopen"]
+
+    def cut_short(self, journal: Journal) -> bool:
+        """Whether the last opening was for this winner and brought no result: going on is the same opening."""
+        if not self.test_openings or self.test_openings[-1]["winner"] != self.content["winner"]:
+            return False
+        finished = [record.id for record in journal.of(TEST) if record.status == COMPLETE]
+        return test_id(len(self.test_openings)) not in finished
+
+    def hinted(self, plan: Plan) -> Plan:
+        """The plan with the hints that the search began with, so that it goes on with the same trials."""
+        hints = json.loads(json.dumps(self.content["hints"]))
+        return replace(plan, hints=tuple((name, tuple((key, value) for key, value in point)) for name, point in hints))
 
     def set(self, key: str, value: Any) -> None:
         """Change one entry and save."""

@@ -102,8 +102,11 @@ class Plan:
             raise BadInput(f"--folds cannot be {folds}: noise shows from 2 on; --no-confirm leaves the stage out")
         if not re.fullmatch(r"[\w.-]*\w", name) or name.startswith("."):
             raise BadInput(f"--name cannot be '{name}': it names a folder, of letters, digits, '-', '_' and '.'")
-        if not 0 <= seed < 2**31:
-            raise BadInput(f"--seed cannot be {seed}: it goes from 0 to {2**31 - 1}")
+        largest = 2**31 - 1 - max(folds, final_seeds)  # seeds count on from it
+        if not 0 <= seed <= largest:
+            raise BadInput(f"--seed cannot be {seed}: it goes from 0 to {largest}")
+        if "seed" in {*fixed, *dict(space.fixed), *(param.key for param in space.params)}:
+            raise BadInput("the seed is chosen with --seed, not in a space or with --set")
         for what, chosen, known in (("--sampler", sampler, SAMPLERS), ("--stopping", stopping, RULES)):
             if chosen not in known:
                 raise unknown(what, chosen, known)
@@ -219,7 +222,7 @@ class Plan:
 
     def test_job(self, opening: int, winner: RunConfig) -> Job:
         """The one that opens the test split, for all students of the final run; `opening` counts from 1."""
-        return Job("test" if opening == 1 else f"test-{opening}", TEST, (), winner)
+        return Job(test_id(opening), TEST, (), winner)
 
     @property
     def val_over_train(self) -> float:
@@ -230,6 +233,11 @@ class Plan:
         """What a resumed search must have in common with its beginning."""
         confirm = {"top_k": self.top_k, "folds": self.folds}
         return {"task": self.task.name, "space": self.space.as_dict(), "seed": self.seed, "confirm": confirm}
+
+
+def test_id(opening: int) -> str:
+    """The id of the trial that opens the test split for the first time, the second, ..."""
+    return TEST if opening == 1 else f"{TEST}-{opening}"
 
 
 def jobs_of(stage: str, prefix: str, arms: Mapping[str, RunConfig]) -> list[Job]:

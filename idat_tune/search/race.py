@@ -49,7 +49,11 @@ class Difference:
 
 
 def paired(
-    ours: Mapping[int, float], theirs: Mapping[int, float], shared: float = 0.0, prior: tuple[float, int] = (0.0, 0)
+    ours: Mapping[int, float],
+    theirs: Mapping[int, float],
+    shared: float = 0.0,
+    prior: tuple[float, int] = (0.0, 0),
+    least: float = 0.0,
 ) -> Difference | None:
     """The difference over the splits (or seeds) that both have; None if there are none.
 
@@ -60,6 +64,7 @@ def paired(
             the variance of the mean is (1/n + shared) times that of a difference, not 1/n times (Nadeau and Bengio,
             Inference for the generalization error, 2003).
         prior: a variance of such differences that is known from elsewhere, and the degrees of freedom it is worth.
+        least: a variance that the noise has at least: two differences that agree by chance do not make it vanish.
     """
     differences = [ours[key] - theirs[key] for key in ours if key in theirs]
     if not differences:
@@ -67,8 +72,10 @@ def paired(
     own = len(differences) - 1
     variance, worth = prior
     degrees = own + worth
-    squares = _squares(differences) + worth * variance
-    error = math.sqrt((1 / len(differences) + shared) * squares / degrees) if degrees else math.inf
+    if not degrees:
+        return Difference(statistics.fmean(differences), math.inf, 0, 1)
+    found = max((_squares(differences) + worth * variance) / degrees, least)
+    error = math.sqrt((1 / len(differences) + shared) * found)
     return Difference(statistics.fmean(differences), error, degrees, len(differences))
 
 
@@ -103,6 +110,7 @@ class Race:
     folds: int
     shared: float  # val over train images of a split
     default: str = ""  # the contender that all others must beat; it is never out
+    val_images: int = 200  # of a split; accuracies move in steps of one of them
     results: dict[str, dict[int, tuple[float, float]]] = field(default_factory=dict)  # accuracy and loss by split
     failed: set[str] = field(default_factory=set)
 
@@ -155,9 +163,18 @@ class Race:
             if other not in (ours, theirs, *self.failed)
             for accuracies in [self._accuracies(other)]
         ]
-        degrees = sum(max(len(differences) - 1, 0) for differences in others)
-        variance = sum(_squares(differences) for differences in others if differences) / degrees if degrees else 0.0
-        return paired(self._accuracies(ours), base, self.shared, (variance, min(PRIOR, degrees)))
+        return paired(self._accuracies(ours), base, self.shared, self._prior(others), self.val_images**-2)
+
+    def _prior(self, others: Sequence[Sequence[float]]) -> tuple[float, int]:
+        """The variance that is usual among others, and the degrees of freedom it is worth.
+
+        The median, because a config that collapses on one split says nothing of how steady the rest are.
+        """
+        several = [values for values in others if len(values) > 1]
+        if not several:
+            return 0.0, 0
+        variances = [statistics.variance(values) for values in several]
+        return statistics.median(variances), min(PRIOR, sum(len(values) - 1 for values in several))
 
     def _accuracies(self, contender: str) -> dict[int, float]:
         return {fold: accuracy for fold, (accuracy, _) in self.results.get(contender, {}).items()}
@@ -195,9 +212,7 @@ class Race:
         """
         own = list(self._accuracies(contender).values())
         others = [list(self._accuracies(other).values()) for other in self.results if other != contender]
-        known = sum(len(values) - 1 for values in others)
-        worth = min(PRIOR, known)
-        variance = sum(_squares(values) for values in others) / known if known else 0.0
+        variance, worth = self._prior(others)
         degrees = len(own) - 1 + worth
         squares = _squares(own) + worth * variance
         error = math.sqrt((1 / len(own) + self.shared) * squares / degrees) if degrees else math.inf

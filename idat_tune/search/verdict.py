@@ -69,11 +69,11 @@ class Findings:
         return {name: record for name, record in found.items() if record is not None}
 
     def _twin(self) -> TrialRecord | None:
-        """The winner's twin without a teacher, unless that is the arm of that name."""
+        """The winner's twin without a teacher; that of the default has a name already."""
         there = self.winner is not None and self.winner.id in self.confirmation.configs
         name = self.confirmation.alone_of(self.winner.id) if self.winner and there else None
         twin = contender(self.journal, name, self.plan.seed) if name else None
-        return None if twin is None or twin.arms else twin
+        return None if self.winner is None or DEFAULT in self.winner.arms else twin
 
     def confirmed(self, record: TrialRecord) -> dict[str, Any] | None:
         """Mean accuracy over the splits of the confirm stage, with its standard error; None if it had no part."""
@@ -149,7 +149,10 @@ class Findings:
         """One paragraph on whether tuning and the teacher paid."""
         if self.winner is None:
             reason = next((record.reason for record in self.journal.records if record.reason), "none was finished")
-            return f"no trial was completed; the first reason: {reason}"
+            what = (
+                "config got through the confirm stage" if arm_record(self.journal, DEFAULT) else "trial was completed"
+            )
+            return f"no {what}; the first reason: {reason}"
         if DEFAULT not in self.named:
             return "The default was not explored to its end, so there is nothing to compare the winner with."
         return " ".join(filter(None, [self._tuning(), self._teacher()]))
