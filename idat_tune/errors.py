@@ -20,6 +20,10 @@ class Diverged(IdatError):
     """Training produced a loss that is not finite; trying again cannot help."""
 
 
+class DiskFull(IdatError):
+    """Nothing more can be written; what was written before is kept."""
+
+
 class OutOfMemory(IdatError):
     """A run needs more memory than its device has; what it held is free again."""
 

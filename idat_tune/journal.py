@@ -109,11 +109,21 @@ class Journal:
                 file.truncate(len(self.path.read_bytes()) - len(rest))
 
     def append(self, record: TrialRecord) -> None:
-        """Write a finished trial; it is on the disk when this returns."""
-        with self.path.open("ab") as file:
-            file.write(json.dumps(asdict(record)).encode() + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
+        """Write a finished trial; it is on the disk when this returns.
+
+        Raises:
+            OSError: the disk is full, for one; of the line nothing is left then.
+        """
+        line = json.dumps(asdict(record)).encode() + b"\n"
+        with self.path.open("ab", buffering=0) as file:
+            before = file.tell()
+            try:
+                while line:
+                    line = line[file.write(line) :]
+                os.fsync(file.fileno())
+            except OSError:
+                file.truncate(before)
+                raise
         self._records[record.id] = record
 
     @property

@@ -1,7 +1,8 @@
-"""EpochMetrics, the score that ranks trials, and the results tables as Parquet."""
+"""EpochMetrics, the score that ranks trials, the speed of a run, and the results tables as Parquet."""
 
 import math
-from collections.abc import Iterable, Mapping
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Self
@@ -52,6 +53,34 @@ TRACKED = {
     "images_per_second": "images_per_second",
     "gpu_memory_gb": "gpu_memory_gb",
 }
+
+
+@dataclass(frozen=True)
+class Speed:
+    """How fast a config trains on a worker."""
+
+    train: float  # seconds per training image
+    val: float  # seconds per validation image, of student and teacher
+    beside: float  # seconds per run that belong to no epoch: models are built, caches filled
+
+    @classmethod
+    def shown(cls, epochs: Sequence[EpochMetrics], train: int, val: int, set_up_seconds: float) -> Self:
+        """What the epochs of a run over so many training and validation images showed; at least one of them."""
+        later = epochs[1:] or epochs  # in the first one caches are filled
+        seconds = statistics.fmean(epoch.seconds for epoch in later)
+        image = statistics.fmean(1 / epoch.images_per_second for epoch in later)
+        beside = set_up_seconds + max(epochs[0].seconds - seconds, 0.0)
+        return cls(image, max(seconds - train * image, 0.0) / val, beside)
+
+    @classmethod
+    def mean(cls, speeds: Sequence[Self]) -> Self:
+        """The mean of several."""
+        return cls(*(statistics.fmean(getattr(speed, each.name) for speed in speeds) for each in fields(cls)))
+
+    def run(self, epochs: float, train: int, val: int) -> float:
+        """Seconds of a run of so many epochs over so many images each."""
+        return self.beside + epochs * (train * self.train + val * self.val)
+
 
 WORST = -1.0  # score of a trial that has none, below every real one
 

@@ -1,29 +1,18 @@
-"""What the terminal shows: live progress or plain lines, tables, and nobody else's noise."""
+"""What the terminal shows of results: tables, and figures as a person says them."""
 
-import os
-import sys
-import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from rich.box import SIMPLE
-from rich.console import Console, Group
-from rich.live import Live
-from rich.progress_bar import ProgressBar
+from rich.console import Group
 from rich.table import Table
-from rich.text import Text
 
 from idat_tune.backbones import NO_TEACHER
 from idat_tune.config import RunConfig
 from idat_tune.data import Listed
-from idat_tune.journal import COMPLETE, CONFIRM, EXPLORE, FAILED, STOPPED, TrialRecord
 from idat_tune.kinds import KINDS
 from idat_tune.metrics import EpochMetrics
-from idat_tune.search import LOG, Listener
-from idat_tune.search.budget import WHY
-from idat_tune.search.plan import Job, Plan
 from idat_tune.tasks import Task
 
 
@@ -57,160 +46,6 @@ def brief(config: Mapping[str, Any]) -> str:
     if config["distill.loss"] == "kl":
         parts.append(f"T={config['distill.temperature']:.3g}")
     return " ".join([*parts, f"lambda={config['distill.weight']:.3g}"])
-
-
-class Progress(Listener):
-    """Follows a search: a live view on a terminal, a line per trial elsewhere or when `quiet`."""
-
-    def __init__(self, quiet: bool = False):
-        self.quiet = quiet
-        self.open = ExitStack()
-        self.console = Console(stderr=True, highlight=False, soft_wrap=True)
-        self.live: Live | None = None
-        self.running: dict[str, tuple[Job, EpochMetrics | None]] = {}
-        self.ended = {COMPLETE: 0, STOPPED: 0, FAILED: 0}
-        self.best: TrialRecord | None = None
-        self.plan: Plan | None = None
-        self.began = time.monotonic()
-
-    def search_opened(self, plan: Plan) -> None:
-        """From now on the screen is ours alone; the log file in the search's folder takes what others print."""
-        stderr = self.open.enter_context(others_silenced(plan.folder / LOG))
-        self.console = Console(file=stderr, highlight=False, soft_wrap=True)
-        if self.console.is_terminal and not self.quiet:
-            self.live = Live(console=self.console, refresh_per_second=4)
-            self.open.callback(self._wipe, self.live)
-
-    def search_started(self, plan: Plan, workers: int, earlier: Sequence[TrialRecord]) -> None:
-        """Say what is going to be done."""
-        self.plan, self.began = plan, time.monotonic()
-        for record in earlier:
-            self._count(record)
-        trials = max(plan.trials, len(plan.first_jobs()))
-        self.say(
-            f"search {plan.name}: task {plan.task.name}, space {plan.space.name}, {trials} trials of "
-            f"{plan.config_of({}).epochs} epochs, {workers} at once" + (f", {len(earlier)} done" if earlier else "")
-        )
-        if self.live:
-            self.live.start()
-            self._draw()
-
-    def trial_started(self, job: Job) -> None:
-        """Show it among the running ones."""
-        self.running[job.id] = (job, None)
-        self._draw()
-
-    def epoch_done(self, job: Job, epoch: EpochMetrics) -> None:
-        """Move its bar on."""
-        self.running[job.id] = (job, epoch)
-        self._draw()
-
-    def trial_ended(self, record: TrialRecord) -> None:
-        """Count it, and say how it went."""
-        self.running.pop(record.id, None)
-        self._count(record)
-        shown = str(record.reason) if record.status == FAILED else ""
-        if record.stage in (EXPLORE, CONFIRM) and not shown:
-            shown = f"val {percent(record.val_accuracy)}"
-        name = f"{record.id} ({', '.join(record.arms)})" if record.arms else record.id
-        line = f"{name:<28} {record.status:<8} {shown:<12} {record.seconds:5.1f} s  {brief(record.config)}"
-        if self.live is None or record.status == FAILED:
-            self.say(line)
-        self._draw()
-
-    def exploring_ended(self, limit: str) -> None:
-        """Say which limit it was."""
-        self.say(f"exploring ends ({limit}): {WHY[limit]}")
-
-    def winner_chosen(self, winner: TrialRecord) -> None:
-        """Say that exploring is over."""
-        accuracy = percent(winner.val_accuracy)
-        self.say(f"the winner is {winner.id}, val {accuracy}: {brief(winner.config)}")
-        self._draw()
-
-    def test_opened(self, students: int) -> None:
-        """Say so, as it happens once."""
-        self.say(f"the test split is opened, once, for {students} students")
-
-    def say(self, text: str) -> None:
-        """Print a line above the live part."""
-        self.console.print(text, markup=False)
-
-    def close(self) -> None:
-        """Give the screen back; what the live part showed last is wiped."""
-        self.open.close()
-        self.live = None
-        self.console = Console(stderr=True, highlight=False, soft_wrap=True)
-
-    @staticmethod
-    def _wipe(live: Live) -> None:
-        if live.is_started:
-            live.update(Text(""), refresh=True)
-            live.stop()
-
-    def _count(self, record: TrialRecord) -> None:
-        if record.stage != EXPLORE:
-            return
-        self.ended[record.status] += 1
-        if record.status == COMPLETE and (self.best is None or record.score > self.best.score):
-            self.best = record
-
-    def _draw(self) -> None:
-        if self.live and self.live.is_started:
-            self.live.update(self._view())
-
-    def _view(self) -> Group:
-        assert self.plan is not None
-        trials = max(self.plan.trials, len(self.plan.first_jobs()))
-        done = sum(self.ended.values())
-        elapsed = time.monotonic() - self.began
-        stage = "final run" if done >= trials else f"{done} of {trials} trials"
-        head = Text(
-            f"{self.plan.name}  {stage}  ({self.ended[COMPLETE]} complete, {self.ended[STOPPED]} stopped, "
-            f"{self.ended[FAILED]} failed)  {duration(elapsed)}, {self._left(done, trials, elapsed)}",
-            style="bold",
-        )
-        best = self.best and f"best so far: val {percent(self.best.val_accuracy)}  "
-        rows = Table.grid(padding=(0, 2))
-        for job, epoch in self.running.values():
-            count = epoch.epoch + 1 if epoch else 0
-            rows.add_row(
-                job.id,
-                ProgressBar(total=job.config.epochs, completed=count, width=20),
-                f"epoch {count}/{job.config.epochs}",
-                f"val {percent(epoch.val_accuracy)}" if epoch and epoch.val_accuracy is not None else "",
-                brief(job.config.flat()),
-            )
-        return Group(head, Text(f"{best}{brief(self.best.config)}" if self.best else "no result yet"), rows)
-
-    def _left(self, done: int, trials: int, elapsed: float) -> str:
-        if done == 0:
-            return "time left not known yet"
-        if done >= trials:
-            return "nearly done"
-        return f"about {duration(elapsed / done * (trials - done))} left to explore"
-
-
-@contextmanager
-def others_silenced(log: Path) -> Iterator[TextIO]:
-    """Send all that this process and its libraries print into a log file; yields the true stderr.
-
-    On the level of file descriptors, because Ray's native parts write there.
-    """
-    sys.stdout.flush()
-    sys.stderr.flush()
-    kept = os.dup(1), os.dup(2)
-    with os.fdopen(os.dup(2), "w", buffering=1) as stderr, log.open("ab") as file:
-        os.dup2(file.fileno(), 1)
-        os.dup2(file.fileno(), 2)
-        try:
-            yield stderr
-        finally:
-            sys.stdout.flush()
-            sys.stderr.flush()
-            for number, descriptor in enumerate(kept, start=1):
-                os.dup2(descriptor, number)
-                os.close(descriptor)
 
 
 def comparison(result: Mapping[str, Any]) -> Group:
@@ -313,4 +148,56 @@ def overview_table(rows: Iterable[Mapping[str, Any]]) -> Table:
             table.add_section()
         figures = (row[figure] for figure in ("winner_val", "winner_test", "default_test", "alone_test"))
         table.add_row(row["row"], *map(percent, figures))
+    return table
+
+
+def estimate_tables(estimates: Sequence[Mapping[str, Any]]) -> Iterator[Table]:
+    """What `idat-tune search --dry-run` shows: what each search would cost, and all of them together."""
+    for estimate in estimates:
+        lines = _estimate_lines(estimate)
+        title = f"{estimate['task']}: {estimate['workers']} trials at once, each on {_device(estimate)}"
+        yield _figures(title, lines)
+    if len(estimates) > 1:
+        prices = [estimate["price"] for estimate in estimates if estimate["price"]]
+        hours, gpu_hours = (sum(estimate[key] for estimate in estimates) for key in ("hours", "gpu_hours"))
+        lines = {"time": duration(3600 * hours)} | ({"GPU-hours": f"{gpu_hours:.2f}"} if gpu_hours else {})
+        if prices:
+            lines["price"] = f"{sum(price['total'] for price in prices):.2f}"
+        yield _figures(f"all {len(estimates)} tasks", lines)
+
+
+def _device(estimate: Mapping[str, Any]) -> str:
+    part = estimate["gpus_per_trial"]
+    return "one core" if not part else f"{part:g} of {estimate['device']}"
+
+
+def _estimate_lines(estimate: Mapping[str, Any]) -> dict[str, str]:
+    trials, epochs, memory = estimate["trials"], estimate["epochs"], estimate["memory"]
+    full = trials * estimate["epochs_per_trial"]
+    slow, fast = (end(probed["seconds_per_1000_images"] for probed in estimate["probed"]) for end in (max, min))
+    lines = {
+        "explore": f"{trials} trials of {estimate['epochs_per_trial']} epochs; "
+        f"{epochs.get('explore', 0):.0f} of {full} epochs are run",
+        "confirm": f"{epochs.get('confirm', 0):.0f} epochs",
+        "final run": f"{epochs.get('final', 0):.0f} epochs, then the test split once",
+        "epoch": f"{fast:.3g} to {slow:.3g} s for 1,000 images, measured on {len(estimate['probed'])} configs",
+        "start": duration(estimate["start_seconds"]),
+        "time": f"{duration(3600 * estimate['hours'])}, start included",
+    }
+    if estimate["gpu_hours"]:
+        lines["GPU-hours"] = f"{estimate['gpu_hours']:.2f}"
+    if estimate["price"]:
+        lines["price"] = "{total:.2f}, at {per_hour:g} per {per}".format(**estimate["price"])
+    lines["memory"] = f"{memory['per_trial_gb']:.2f} GB per trial at most, " + (
+        "measured" if memory["measured"] else "predicted from shapes, without what every process takes"
+    )
+    if memory["trials_per_gpu"] is not None:
+        lines["fit a GPU"] = f"{memory['trials_per_gpu']} trials"
+    return lines
+
+
+def _figures(title: str, lines: Mapping[str, str]) -> Table:
+    table = Table(title=title, title_justify="left", box=SIMPLE, show_header=False)
+    for name, text in lines.items():
+        table.add_row(name, text)
     return table

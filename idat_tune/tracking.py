@@ -1,7 +1,10 @@
 """The only door to MLflow: a parent run per search, a child run per trial, artifacts."""
 
+import contextlib
 import os
+import shutil
 import sys
+import tempfile
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -33,6 +36,40 @@ def server_command(out: Path, host: str, port: int) -> list[str]:
     return [*mlflow, "server", "--backend-store-uri", uri(out), "--host", host, "--port", str(port)]
 
 
+def lay_out(out: Path) -> None:
+    """Make the embedded store, if that is where runs are tracked and it is not there yet; takes seconds.
+
+    Made beside and moved into its place when whole: MLflow refuses one that a crash left half made, and two searches
+    that start at once do not disturb each other.
+    """
+    final = store(out)
+    if uri(out) != f"sqlite:///{final}" or final.exists():
+        return
+    import mlflow
+
+    out.mkdir(parents=True, exist_ok=True)
+    for left in out.glob(f".{final.name}.*"):
+        if not Path(f"/proc/{left.suffix[1:]}").exists():  # of a process that is no more
+            left.unlink(missing_ok=True)
+    partial = out.absolute() / f".{final.name}.{os.getpid()}"
+    partial.unlink(missing_ok=True)
+    mlflow.MlflowClient(tracking_uri=f"sqlite:///{partial}").search_experiments(max_results=1)
+    with contextlib.suppress(FileExistsError):  # another search was faster
+        os.link(partial, final)
+    partial.unlink()
+
+
+def rehearse(out: Path, task: str) -> None:
+    """Take the time that opening the embedded store takes, on a copy; a server elsewhere is left alone."""
+    if uri(out) != f"sqlite:///{store(out)}":
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        if store(out).exists():
+            shutil.copy(store(out), store(Path(folder)))
+        lay_out(Path(folder))
+        Tracker(Path(folder), task)
+
+
 class Tracker:
     """The MLflow runs of one search; the driver has the only one, so that there is one writer."""
 
@@ -54,8 +91,16 @@ class Tracker:
         return self.client.create_experiment(name, artifact_location=location)
 
     def start(self, search: str, params: Mapping[str, Any], tags: Mapping[str, str], parent: str = "") -> str:
-        """Open the parent run of a search, or open `parent` again; its id."""
-        if parent and self._exists(parent):
+        """Open the parent run of a search, or open it again; its id.
+
+        Args:
+            search: its name.
+            params: of the parent run.
+            tags: likewise; `search_id` tells searches apart and finds a run that a crash left behind unknown.
+            parent: the run's id, if it is known.
+        """
+        parent = parent if parent and self._exists(parent) else self._known_parent(tags["search_id"])
+        if parent:
             self.client.update_run(parent, status="RUNNING")
             self.parent = parent
             self.children = self._known_children()
@@ -73,6 +118,10 @@ class Tracker:
         except MlflowException:
             return False
         return True
+
+    def _known_parent(self, search_id: str) -> str:
+        found = self.client.search_runs([self.experiment], f"tags.search_id = '{search_id}'", max_results=1)
+        return found[0].info.run_id if found else ""
 
     def _known_children(self) -> dict[str, tuple[str, str]]:
         """Run id and status of the parent's children, by trial."""
@@ -107,6 +156,7 @@ class Tracker:
             "stage": record.stage,
             "status": record.status,
             **({"arm": ",".join(record.arms)} if record.arms else {}),
+            **({"contender": record.contender, "fold": str(record.fold)} if record.contender else {}),
             **({"reason": record.reason} if record.reason else {}),
         }
         if not run:
@@ -135,7 +185,9 @@ class Tracker:
         self.client.log_batch(run, params=[Param(key, str(value)) for key, value in params.items()])
 
     def finish(self, status: str, metrics: Mapping[str, float], tags: Mapping[str, str]) -> None:
-        """Close the parent run as FINISHED, FAILED or KILLED, with what came out."""
+        """Close the parent run as FINISHED, FAILED or KILLED, with what came out; nothing if it was never opened."""
+        if not self.parent:
+            return
         for name, value in metrics.items():
             self.client.log_metric(self.parent, name, value)
         for name, text in tags.items():

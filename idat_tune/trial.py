@@ -24,6 +24,12 @@ from idat_tune.run import evaluate_all, run_on, to_device
 RUNNING = "running"
 
 
+def settle() -> None:
+    """Make this process a worker: one thread, as the cores are taken by other trials, and the user's own tasks."""
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
+    data.register_own()  # which RunConfig must know here too
+
+
 class Trial(tune.Trainable):
     """What Ray Tune calls: `step` is one epoch. A failure is a result with a reason, not an exception."""
 
@@ -32,9 +38,7 @@ class Trial(tune.Trainable):
 
         `trials` is how many this worker may expect; with many on a GPU it compiles before the first.
         """
-        # More threads per trial were slower, and the cores are taken by other trials.
-        torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
-        data.register_own()  # the user's own tasks, which RunConfig must know here too
+        settle()
         self.images = images
         self.trials = trials
         self.resident: Resident | None = None

@@ -33,9 +33,11 @@ HOUSE = {
     "journal": "",
     "tracking": "mlflow",
     "trial": "ray torch numpy safetensors",
+    "probe": "torch",
     "search": "ray optuna safetensors scipy",
     "doctor": "torch",
     "screen": "rich",
+    "progress": "rich",
     "cli": "typer rich PIL",
 }
 MODEL_SIDE = ("adapters", "distill", "weights", "model", "cost", "engine", "run", "export", "single")

@@ -1,6 +1,9 @@
 """The score, the results tables and the journal."""
 
 import dataclasses
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -97,3 +100,26 @@ def test_tables_have_a_row_per_trial_and_per_epoch_with_the_test_beside_its_stud
     epochs = read_table(tmp_path / "epochs.parquet")
     assert [(row["trial"], row["epoch"]) for row in epochs] == [(t, e) for t in trials for e in (0, 1)]
     assert set(epochs[0]) >= {field.name for field in dataclasses.fields(EpochMetrics)}
+
+
+def test_a_line_for_which_the_disk_has_no_room_leaves_nothing_behind(tmp_path):
+    """The limit on file sizes fails a write in the kernel, halfway, as a full disk does."""
+    journal = Journal(tmp_path / "journal.jsonl")
+    journal.append(record("trial-000"))
+    before = journal.path.read_bytes()
+    code = (
+        "import pathlib, resource, signal, sys\n"
+        "sys.path.insert(0, sys.argv[2])\n"
+        "from test_journal import record\n"
+        "from idat_tune.journal import Journal\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        f"resource.setrlimit(resource.RLIMIT_FSIZE, ({len(before)} + 100,) * 2)\n"
+        "journal = Journal(pathlib.Path(sys.argv[1]))\n"
+        "try:\n    journal.append(record('trial-001'))\n"
+        "except OSError:\n    sys.exit(7)\n"
+    )
+    tests = str(Path(__file__).parent)
+    assert subprocess.run([sys.executable, "-c", code, str(journal.path), tests], timeout=60).returncode == 7
+    assert journal.path.read_bytes() == before
+    Journal(journal.path).append(record("trial-001"))
+    assert [kept.id for kept in Journal(journal.path).records] == ["trial-000", "trial-001"]

@@ -177,3 +177,10 @@ def test_the_spread_of_a_contender_is_corrected_for_shared_images():
     mean, error = race({"default": values}).spread("default")
     assert mean == pytest.approx(0.6)
     assert error == pytest.approx(math.sqrt((0.2 + 0.25) * statistics.variance(values)))
+
+
+def test_the_spread_of_a_contender_with_few_splits_leans_on_that_of_the_others():
+    found = race({"default": [0.6, 0.64, 0.58, 0.61, 0.59], "a": [0.5, 0.5]})
+    mean, error = found.spread("a")
+    assert mean == 0.5
+    assert error > 0.01

@@ -147,47 +147,71 @@ def wait_for(path, text, seconds=90):
     raise AssertionError(f"{text!r} did not come up in {path}")
 
 
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-def test_a_search_that_is_cut_off_resumes_without_losing_or_repeating_a_trial(tmp_path, how):
-    options = ["search", "--task", "sprites_loc", "--trials", "5", "--epochs", "3", "--seeds", "1", "--folds", "2"]
-    options += ["--out", str(tmp_path), "--name", "cut", "--json"]
-    running = subprocess.Popen(
-        [sys.executable, "-m", "idat_tune.cli", *options],
+def start(out, *options):
+    """The search that the next test cuts off, in the background."""
+    command_line = [sys.executable, "-m", "idat_tune.cli", "search", "--task", "sprites_loc", "--trials", "5"]
+    command_line += [
+        "--epochs",
+        "3",
+        "--seeds",
+        "1",
+        "--folds",
+        "2",
+        "--top-k",
+        "1",
+        "--out",
+        str(out),
+        "--name",
+        "cut",
+    ]
+    return subprocess.Popen(
+        [*command_line, "--json", *options],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
     )
+
+
+def kill_raylet(running):
+    """What the out-of-memory killer may do: Ray's main process on this machine is gone."""
+    children = Path(f"/proc/{running.pid}/task/{running.pid}/children").read_text().split()
+    (raylet,) = [child for child in children if b"/raylet\0" in Path(f"/proc/{child}/cmdline").read_bytes()]
+    os.kill(int(raylet), signal.SIGKILL)
+
+
+CUTS = [  # when the journal holds this, how the search is cut off, how it ends, and what it says
+    ('"stage": "explore"', subprocess.Popen.kill, -signal.SIGKILL, ""),
+    ('"id": "trial-000"', kill_raylet, 1, "Ray's raylet process died; what was finished is kept. Go on: "),
+    ('"stage": "confirm"', lambda running: running.send_signal(signal.SIGINT), 130, "was interrupted"),
+    ('"stage": "final"', lambda running: running.send_signal(signal.SIGTERM), 130, "Go on: "),
+]
+
+
+def test_a_search_cut_off_in_every_stage_loses_nothing_and_repeats_nothing(tmp_path):
     journal = tmp_path / "cut" / "journal.jsonl"
-    wait_for(journal, "\n")
-    began = time.monotonic()
-    running.send_signal(how)
-    _, errors = running.communicate(timeout=60)
-    kept = [json.loads(line)["id"] for line in journal.read_text().splitlines()]
-    if how == signal.SIGKILL:
-        os.killpg(running.pid, signal.SIGKILL) if _alive(running.pid) else None
-    else:
-        assert running.returncode == 130, errors
-        assert "--name cut" in errors
-        assert time.monotonic() - began < 30
-    done = command(*options)
-    assert done.returncode == 0, done.stderr
+    running, kept = start(tmp_path), []
+    for seen, cut, code, sentence in CUTS:
+        wait_for(journal, seen)
+        cut(running)
+        _, errors = running.communicate(timeout=60)
+        assert running.returncode == code, errors
+        assert sentence in errors
+        now = [json.loads(line)["id"] for line in journal.read_text().splitlines()]
+        assert now[: len(kept)] == kept
+        kept, running = now, start(tmp_path)
+    output, errors = running.communicate(timeout=200)
+    assert running.returncode == 0, errors
     ids = [json.loads(line)["id"] for line in journal.read_text().splitlines()]
     assert ids[: len(kept)] == kept
     assert len(ids) == len(set(ids))
-    assert sum(json.loads(done.stdout)["trials"].values()) == 5
+    assert sum(json.loads(output)["trials"].values()) == 5
+    assert json.loads(output)["test_openings"] == 1
     _, runs = runs_of(tmp_path, "sprites_loc")
     trials = [run.data.tags["trial"] for run in runs if PARENT in run.data.tags]
     assert sorted(trials) == sorted(name for name in ids if name != "test")
+    assert len(runs) == len(trials) + 1
     assert "RUNNING" not in {run.info.status for run in runs}
-
-
-def _alive(group):
-    try:
-        os.killpg(group, 0)
-    except ProcessLookupError:
-        return False
-    return True
 
 
 def test_a_worker_that_is_killed_costs_one_attempt_and_no_result(tmp_path):
@@ -208,6 +232,35 @@ def test_a_worker_that_is_killed_costs_one_attempt_and_no_result(tmp_path):
     result = json.loads(output)
     assert sum(result["trials"].values()) == 4
     assert result["trials"]["failed"] == 0
+
+
+def may_mount():
+    """Whether this machine lets a user have a small disk of his own."""
+    return (
+        subprocess.run(["unshare", "-rm", "mount", "-t", "tmpfs", "tmpfs", "/mnt"], capture_output=True).returncode == 0
+    )
+
+
+@pytest.mark.skipif(not may_mount(), reason="needs a disk of its own that can be filled")
+def test_a_disk_that_runs_full_is_said_in_one_sentence_and_the_search_goes_on_once_there_is_room(tmp_path):
+    options = "--task digits --trials 1 --epochs 2 --seeds 1 --no-confirm --set teacher=none --name full --json"
+    search = f"{sys.executable} -m idat_tune.cli search {options} --out {tmp_path}/disk"
+    script = f"""
+        mount -t tmpfs -o size=8m tmpfs {tmp_path}
+        {search} >/dev/null & search=$!
+        until test -s {tmp_path}/disk/full/journal.jsonl; do sleep 0.02; done
+        dd if=/dev/zero of={tmp_path}/filler bs=1k 2>/dev/null
+        wait $search; echo "exit code $?" >&2
+        rm {tmp_path}/filler
+        {search} && cat {tmp_path}/disk/full/journal.jsonl
+    """
+    done = subprocess.run(["unshare", "-rm", "sh", "-c", script], capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stderr
+    assert "is full; make room and give the same command again: what was finished is kept" in done.stderr
+    assert "exit code 1" in done.stderr
+    result, *records = map(json.loads, done.stdout.splitlines())
+    assert result["trials"] == {"complete": 1, "stopped": 0, "failed": 0}
+    assert len({record["id"] for record in records}) == len(records) == 3  # default, its final run, the test
 
 
 def test_several_tasks_come_back_as_a_list(tmp_path):

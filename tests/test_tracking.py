@@ -1,13 +1,17 @@
 """MLflow: one parent, a child per trial, nothing twice, nothing left running."""
 
 import dataclasses
+import subprocess
+import sys
+import time
+import uuid
 
 import mlflow
 import pytest
 from test_journal import epoch, record
 
 from idat_tune.journal import FAILED, FINAL, STOPPED, TEST
-from idat_tune.tracking import PARENT, Tracker, uri
+from idat_tune.tracking import PARENT, Tracker, lay_out, store, uri
 
 
 @pytest.fixture(scope="module")
@@ -18,7 +22,7 @@ def out(tmp_path_factory):
 @pytest.fixture
 def tracker(out):
     tracker = Tracker(out, "digits")
-    tracker.start("a search", {"trials": 3}, {"group": "embedded"})
+    tracker.start("a search", {"trials": 3}, {"search_id": uuid.uuid4().hex, "group": "embedded"})
     return tracker
 
 
@@ -62,7 +66,7 @@ def test_what_the_test_found_goes_to_the_runs_of_its_students(tracker):
 def test_a_resumed_search_keeps_its_runs_and_writes_none_twice(out, tracker):
     tracker.log_trial(record("trial-000"))
     resumed = Tracker(out, "digits")
-    assert resumed.start("a search", {}, {}, parent=tracker.parent) == tracker.parent
+    assert resumed.start("a search", {}, {"search_id": "any"}, parent=tracker.parent) == tracker.parent
     resumed.log_trial(record("trial-000"))
     resumed.log_trial(record("trial-001"))
     runs = resumed.client.search_runs([tracker.experiment], f"tags.`{PARENT}` = '{tracker.parent}'")
@@ -73,7 +77,7 @@ def test_a_run_that_a_crash_left_open_is_completed(out, tracker):
     tags = {PARENT: tracker.parent, "trial": "trial-000"}
     tracker.client.create_run(tracker.experiment, tags=tags)
     resumed = Tracker(out, "digits")
-    resumed.start("a search", {}, {}, parent=tracker.parent)
+    resumed.start("a search", {}, {"search_id": "any"}, parent=tracker.parent)
     resumed.log_trial(record("trial-000"))
     runs = children(resumed)
     assert len(runs) == 1
@@ -106,3 +110,30 @@ def test_the_users_own_tracking_server_is_respected(monkeypatch, tmp_path):
 
 def test_nothing_is_tracked_globally(tracker):
     assert mlflow.active_run() is None
+
+
+def test_a_parent_that_a_crash_left_unknown_is_found_again(out):
+    """The driver was killed after the run was created and before it had kept its id."""
+    tags = {"search_id": uuid.uuid4().hex}
+    first, second = Tracker(out, "digits"), Tracker(out, "digits")
+    assert second.start("a search", {}, tags) == first.start("a search", {}, tags)
+
+
+def test_a_store_whose_making_was_killed_is_made_again(tmp_path):
+    code = f"import pathlib; from idat_tune.tracking import lay_out; lay_out(pathlib.Path({str(tmp_path)!r}))"
+    making = subprocess.Popen([sys.executable, "-c", code])
+    deadline = time.monotonic() + 60
+    while not any(path.stat().st_size for path in tmp_path.glob(".mlflow.db.*")) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    making.kill()
+    making.wait()
+    assert not store(tmp_path).exists()
+    lay_out(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["mlflow.db"]
+    assert Tracker(tmp_path, "digits").experiment
+
+
+def test_a_tracking_server_of_the_users_is_left_alone(tmp_path, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    lay_out(tmp_path)
+    assert list(tmp_path.iterdir()) == []

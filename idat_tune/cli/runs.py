@@ -57,6 +57,13 @@ def search(
     ] = 0,
     assignments: Set = [],  # noqa: B006
     weights: Weights = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Measure a few steps here, print what it would cost, and stop.")
+    ] = False,
+    price_per_hour: Annotated[
+        float | None,
+        typer.Option(metavar="MONEY", help="With --dry-run: of a GPU, or of the machine where trials take none."),
+    ] = None,
     as_json: Json = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="A line per trial instead of the live view.")] = False,
 ) -> None:
@@ -69,6 +76,7 @@ def search(
     check_positive("--hours", hours)
     check_positive("--gpu-hours", gpu_hours)
     check_positive("--patience", patience)
+    check_positive("--price-per-hour", price_per_hour)
     check_positive("--gpus-per-trial", gpus_per_trial)
     check_positive("--max-concurrent", max_concurrent)
     fixed = parse_assignments(assignments)
@@ -97,6 +105,9 @@ def search(
         for known in chosen
     ]
     resources = Resources(hours, gpus_per_trial, max_concurrent, address, gpu_hours, patience)
+    if dry_run:
+        _dry_run(plans, resources, price_per_hour, as_json)
+        return
     results = []
     for result in _results(plans, resources, quiet):
         results.append(result)
@@ -111,15 +122,34 @@ def search(
         raise SystemExit(1)
 
 
+def _dry_run(plans: list[Any], resources: Any, price_per_hour: float | None, as_json: bool) -> None:
+    """Print what the searches would cost; nothing is written."""
+    import tempfile
+
+    from idat_tune.progress import others_silenced
+    from idat_tune.screen import estimate_tables
+    from idat_tune.search import LOG, estimate_searches
+
+    typer.echo("measuring a few real steps; nothing is written", err=True)
+    with tempfile.TemporaryDirectory() as folder, others_silenced(Path(folder) / LOG):
+        estimates = list(estimate_searches(plans, resources, price_per_hour))
+    if as_json:
+        print_json(estimates if len(estimates) > 1 else estimates[0])
+        return
+    paper = console()
+    for table in estimate_tables(estimates):
+        paper.print(table)
+
+
 def _results(plans: list[Any], resources: Any, quiet: bool) -> Iterator[dict[str, Any]]:
     """The result of each plan, with its progress on the screen meanwhile."""
-    from idat_tune.screen import Progress
+    from idat_tune.progress import Progress
     from idat_tune.search import Interrupted, run_searches
 
     shown = []
 
     def listen(plan: Any) -> Progress:
-        shown.append(Progress(quiet))
+        shown.append(Progress(quiet, command_again(plan.task.name, plan.name)))
         return shown[-1]
 
     running = iter(plans)
@@ -161,7 +191,7 @@ def command_again(task: str, name: str) -> str:
             next(words, None)
         elif not word.startswith(("--task=", "--name=")):
             kept.append(word)
-    return shlex.join([program(), *kept, "--task", task, "--name", name])
+    return f"{program()} {shlex.join([*kept, '--task', task, '--name', name])}"
 
 
 def _show(result: dict[str, Any]) -> None:

@@ -83,7 +83,10 @@ def check_positive(option: str, value: float | None) -> None:
 
 def program() -> str:
     """How this program was called, so that what we print can be typed again."""
-    return "idat-tune" if shutil.which("idat-tune") else sys.argv[0]
+    if shutil.which("idat-tune"):
+        return "idat-tune"
+    as_module = Path(sys.argv[0]).name == "__main__.py"
+    return f"{sys.executable} -m idat_tune.cli" if as_module else sys.argv[0]
 
 
 def console() -> Any:

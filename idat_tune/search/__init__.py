@@ -7,11 +7,22 @@ from typing import Any
 from idat_tune import data, tasks
 from idat_tune import space as spaces
 from idat_tune.search.listener import LOG, Interrupted, Listener
-from idat_tune.search.manifest import check_writable
+from idat_tune.search.manifest import check_resumable, check_writable
 from idat_tune.search.plan import FOLDS, HALVING, TOP_K, TPE, Plan, Resources
 from idat_tune.space import Space
 
-__all__ = ["LOG", "Interrupted", "Listener", "Plan", "Resources", "plan_search", "run_searches", "search"]
+__all__ = [
+    "LOG",
+    "Interrupted",
+    "Listener",
+    "Plan",
+    "Resources",
+    "estimate",
+    "estimate_searches",
+    "plan_search",
+    "run_searches",
+    "search",
+]
 
 TRIALS = 32
 
@@ -91,6 +102,37 @@ def search(
     return result
 
 
+def estimate(plan: Plan, resources: Resources = Resources(), price_per_hour: float | None = None) -> dict[str, Any]:  # noqa: B008
+    """What a search will cost: real steps are measured on the workers it would have, the rest is foreseen.
+
+    Takes about half a minute, starts Ray for it, and writes nothing. On a cluster the workers are the cluster's own.
+
+    Args:
+        plan: of `plan_search`.
+        resources: where it would run. Patience cannot be foreseen: it only makes a search cheaper.
+        price_per_hour: of a GPU where trials take GPUs, else of the machine.
+
+    Returns:
+        Among others `hours` of wall time, `gpu_hours`, `epochs` by stage, `start_seconds`, `price` with `total` and
+        `per` (None without a price), `memory` with `per_trial_gb` (1e9 bytes), whether it is `measured` or predicted
+        from shapes, and `trials_per_gpu`.
+
+    Raises:
+        BadInput: there is no GPU whose hours could be counted, or a backbone cannot be built.
+    """
+    (found,) = estimate_searches([plan], resources, price_per_hour)
+    return found
+
+
+def estimate_searches(
+    plans: Sequence[Plan], resources: Resources, price_per_hour: float | None = None
+) -> Iterator[dict[str, Any]]:
+    """What `estimate` returns, for each of several searches one after the other; the first one pays the start."""
+    from idat_tune.search.rehearsal import estimates  # as above
+
+    yield from estimates(plans, resources, price_per_hour)
+
+
 def plan_search(
     task: str,
     *,
@@ -132,6 +174,7 @@ def plan_search(
     )
     data.require(known.name)
     check_writable(plan.out)
+    check_resumable(plan)
     return plan
 
 

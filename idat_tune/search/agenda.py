@@ -101,7 +101,7 @@ class Agenda:
         self.tested = True
         if opened == finished:  # otherwise a restart goes on with an opening that a crash cut short
             self.manifest.open_test()
-            self.listener.test_opened(len(students))
+            self.listener.test_opened(len(students), len(self.manifest.test_openings))
         winner = self.manifest.winner(self.journal)
         return [self.plan.test_job(len(self.manifest.test_openings), config_of(winner))] if winner else []
 
@@ -124,6 +124,15 @@ def _of(stage: str, jobs: list[Job]) -> list[Job]:
 def trained_file(plan: Plan, job: str) -> Path:
     """Where the trained tensors of a final trial are kept."""
     return plan.folder / "final" / f"{job}.safetensors"
+
+
+def keep_trained(plan: Plan, job: str, state: bytes) -> None:
+    """Keep them: whole or not at all."""
+    path = trained_file(plan, job)
+    path.parent.mkdir(exist_ok=True)
+    partial = path.with_suffix(".partial")
+    partial.write_bytes(state)
+    partial.replace(path)
 
 
 def best(journal: Journal) -> TrialRecord | None:

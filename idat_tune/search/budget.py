@@ -38,7 +38,7 @@ class Budget:
         self.gpus = gpus  # that a trial takes
         self.clock = clock
         self.seconds, self.gpu_seconds = (manifest.content["spent"][key] for key in ("seconds", "gpu_seconds"))
-        if manifest.content["winner"] is None:  # more trials, hours or patience may have been asked for
+        if not manifest.content["explored"]:  # more trials, hours or patience may have been asked for
             manifest.content["ended_by"] = None
         self.running = 0  # explored trials, since `noted`
         self.noted = self.saved = clock()

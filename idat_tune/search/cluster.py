@@ -3,15 +3,21 @@
 import logging
 import os
 import shutil
+import signal
+import threading
+import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-from idat_tune.errors import BadInput
+from idat_tune.errors import BadInput, IdatError
 from idat_tune.search.plan import Resources
 
 QUIET = {
     "RAY_AIR_NEW_OUTPUT": "0",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # it would wait for the running trials, which are run again anyway
     "TUNE_RESULT_BUFFER_LENGTH": "1",
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # a cluster of one machine listens on 127.0.0.1 only
@@ -19,6 +25,7 @@ QUIET = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
 }
 STORE_BYTES = 1_000_000_000  # of the object store on this machine; a task's images at 224 pixels take 150 MB
+WATCH_EVERY = 0.5  # seconds
 
 
 class Session:
@@ -26,6 +33,7 @@ class Session:
 
     def __init__(self, resources: Resources):
         self.resources = resources
+        self.lost: Callable[[str], None] = lambda process: None  # called when a process of Ray's has died
         self._ours = False  # started here, so ended here
 
     def start(self) -> tuple[int, float]:
@@ -40,25 +48,54 @@ class Session:
 
         if not ray.is_initialized():
             self._ours = True
-            quietly = {"logging_level": logging.ERROR, "log_to_driver": False}
-            if self.resources.address:
-                ray.init(address=self.resources.address, **quietly)
-            else:
-                cpus = max(self.resources.max_concurrent or 0, os.cpu_count() or 1)
-                ray.init(num_cpus=cpus, include_dashboard=False, object_store_memory=STORE_BYTES, **quietly)
+            before = signal.getsignal(signal.SIGTERM)
+            self._init()
+            if threading.current_thread() is threading.main_thread():
+                signal.signal(signal.SIGTERM, before)  # Ray has put its own in its place
         there, asked = ray.cluster_resources(), self.resources.gpus_per_trial
         gpus = asked if asked is not None else min(1.0, there.get("GPU", 0.0))
         if self.resources.gpu_hours is not None and not gpus:
             raise BadInput("--gpu-hours cannot be counted: trials take no GPU here; use --hours")
         return self.resources.max_concurrent or at_once(there.get("CPU", 1), there.get("GPU", 0), gpus), gpus
 
+    def _init(self) -> None:
+        import ray
+
+        quietly = {"logging_level": logging.ERROR, "log_to_driver": False}
+        address = self.resources.address
+        cpus = max(self.resources.max_concurrent or 0, os.cpu_count() or 1)
+        local = {"num_cpus": cpus, "include_dashboard": False, "object_store_memory": STORE_BYTES}
+        try:
+            ray.init(**({"address": address} if address else local), **quietly)
+        except ConnectionError as failure:
+            raise BadInput(
+                f"--address {address}: no Ray cluster answers there ({failure}); `ray up cluster.yaml` starts one, "
+                "and without --address one is started on this machine"
+            ) from None
+        except Exception as failure:
+            raise IdatError(f"Ray could not be started: {failure}; give the same command again") from failure
+        if not address:
+            threading.Thread(target=self._watch, daemon=True).start()
+
+    def _watch(self) -> None:
+        """Tell of a process of Ray's that died: its native part ends this process for it, later and without a word."""
+        from ray._private import worker
+
+        node: Any = worker._global_node
+        while self._ours and node is not None:
+            dead = [name for name, _ in node.dead_processes()]
+            if dead and self._ours:
+                return self.lost(dead[0])
+            time.sleep(WATCH_EVERY)
+        return None
+
     def close(self) -> None:
         """End what was started here."""
         if self._ours:
             import ray
 
-            ray.shutdown()
             self._ours = False
+            ray.shutdown()
 
 
 def at_once(cpus: float, gpus: float, gpus_per_trial: float) -> int:

@@ -12,7 +12,7 @@ from ray.tune.search import Searcher
 
 from idat_tune.journal import COMPLETE, EXPLORE, FAILED, STOPPED, TEST, Journal, TrialRecord
 from idat_tune.metrics import EpochMetrics, score
-from idat_tune.search.agenda import Agenda, trained_file
+from idat_tune.search.agenda import Agenda, keep_trained, trained_file
 from idat_tune.search.budget import Budget
 from idat_tune.search.listener import Listener
 from idat_tune.search.manifest import Manifest
@@ -83,6 +83,7 @@ class Conductor(Searcher):
         self.agenda = Agenda(plan, journal, manifest, listener)
         self.queue = deque(Live(job) for job in self.agenda.first_jobs())
         self.live: dict[str, Live] = {}
+        self.untracked: list[TrialRecord] | None = None  # None while the tracking store takes what it is given
         self.finished = False  # every stage is through
         self.scheduler = Stopper(rule(plan.stopping, *self._schedule()), journal)
 
@@ -189,14 +190,28 @@ class Conductor(Searcher):
             return  # cut off by an interrupt: not a result, it runs again after a resume
         record = replace(self._record(live), status=status, reason=reason)
         if "state" in live.last:
-            trained = trained_file(self.plan, live.job.id)
-            trained.parent.mkdir(exist_ok=True)
-            trained.write_bytes(live.last["state"])
+            keep_trained(self.plan, live.job.id, live.last["state"])
         self.journal.append(record)
         self._tell(live, record)
         self.agenda.hear(record)
-        self.tracker.log_trial(record)
+        self._track(record)
         self.listener.trial_ended(record)
+
+    def _track(self, record: TrialRecord) -> None:
+        """Write it to the tracking store; once that fails, no more is tried until the search is through."""
+        if self.untracked is None:
+            try:
+                return self.tracker.log_trial(record)
+            except Exception as failure:
+                self.untracked = []
+                self.listener.tracking_failed(str(failure))
+        self.untracked.append(record)
+        return None
+
+    def track_the_rest(self) -> None:
+        """Write what the tracking store could not take when it came up; raises if it still cannot."""
+        for record in self.untracked or []:
+            self.tracker.log_trial(record)
 
     def _status(self, trial_id: str, live: Live, error: bool) -> tuple[str | None, str | None]:
         status = live.last.get("status")

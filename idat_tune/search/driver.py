@@ -1,17 +1,18 @@
 """Runs a plan: holds its folder, starts Ray, lets the conductor propose, and gathers what came out."""
 
+import errno
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from ray import tune
 
-from idat_tune import data, model
+from idat_tune import data, model, tracking
 from idat_tune.data import Images
+from idat_tune.errors import DiskFull
 from idat_tune.journal import Journal
 from idat_tune.search import finish
 from idat_tune.search.budget import Budget
@@ -23,6 +24,7 @@ from idat_tune.search.plan import Plan, Resources
 from idat_tune.tracking import Tracker
 from idat_tune.trial import Trial
 
+MOST_TEXT = 500  # characters of a reason in a tag
 JOURNAL = "journal.jsonl"  # in the search folder
 MANY = 1_000_000  # the conductor, not Tune, says when there are no more trials
 
@@ -60,25 +62,29 @@ def _search(
     listener.search_opened(plan)
     log_to(plan.folder / LOG)
     journal = Journal(plan.folder / JOURNAL)
-    # A new tracking store takes seconds to lay out, and so does Ray to start: both at once.
-    with ThreadPoolExecutor(1) as background:
-        tracking = background.submit(_tracker, plan, journal, manifest)
+    session.lost = listener.ray_lost
+    with _terminated_as_interrupted():
+        # A new tracking store takes seconds to lay out, and so does Ray to start: both at once. As a daemon, so that
+        # Ctrl-C need not wait for it.
+        store = threading.Thread(target=tracking.lay_out, args=(plan.out,), daemon=True)
+        store.start()
         workers, gpus = session.start()
-        tracker = tracking.result()
-    with _closing(tracker):
-        budget = Budget(plan, resources, journal, manifest, gpus)
-        conductor = Conductor(plan, journal, manifest, tracker, listener, budget)
-        listener.search_started(plan, workers, journal.records)
-        try:
+        store.join()
+        tracker = Tracker(plan.out, plan.task.name)
+        with _closing(plan, tracker, journal, listener):
+            _open(tracker, plan, journal, manifest)
+            budget = Budget(plan, resources, journal, manifest, gpus)
+            conductor = Conductor(plan, journal, manifest, tracker, listener, budget)
+            listener.search_started(plan, workers, journal.records, budget)
             _tune(plan, conductor, workers, gpus)
-        finally:
+            if not conductor.finished:
+                raise Interrupted("Ray Tune was told to stop")
             journal.write_tables(plan.folder)
-        if not conductor.finished:
-            raise Interrupted(f"search '{plan.name}' was interrupted; what was finished is kept")
-        return _gather(plan, journal, manifest, tracker, time.perf_counter() - began)
+            conductor.track_the_rest()
+            return _gather(plan, journal, manifest, tracker, time.perf_counter() - began)
 
 
-def _images(plan: Plan) -> dict[str, Images]:
+def visible_images(plan: Plan) -> dict[str, Images]:
     """The splits that trials may see; the test split is not among them."""
     spec = model.input_spec(plan.config_of({}).student)
     return {
@@ -87,8 +93,8 @@ def _images(plan: Plan) -> dict[str, Images]:
     }
 
 
-def _tracker(plan: Plan, journal: Journal, manifest: Manifest) -> Tracker:
-    tracker = Tracker(plan.out, plan.task.name)
+def _open(tracker: Tracker, plan: Plan, journal: Journal, manifest: Manifest) -> None:
+    """Open the parent run, and complete what a crash left of its children."""
     params = {
         "task": plan.task.name,
         "space": plan.space.name,
@@ -96,28 +102,49 @@ def _tracker(plan: Plan, journal: Journal, manifest: Manifest) -> Tracker:
         "seed": plan.seed,
         **{f"fixed.{key}": value for key, value in plan.space.fixed},
     }
-    tags = {"group": plan.task.group, "data_hash": manifest.content["data_hash"]}
+    tags = {
+        "group": plan.task.group,
+        "data_hash": manifest.content["data_hash"],
+        "search_id": manifest.content["search_id"],
+    }
     manifest.set("parent_run", tracker.start(plan.name, params, tags, manifest.content["parent_run"]))
     for record in journal.records:
         tracker.log_trial(record)
-    return tracker
 
 
 @contextmanager
-def _closing(tracker: Tracker) -> Iterator[None]:
-    """No parent run stays open when the search is cut off or fails."""
+def _closing(plan: Plan, tracker: Tracker, journal: Journal, listener: Listener) -> Iterator[None]:
+    """No parent run stays open when the search is cut off or fails, and the tables are those of the journal."""
     try:
         yield
     except (KeyboardInterrupt, Interrupted):
+        listener.interrupted()
         tracker.finish("KILLED", {}, {"status": "interrupted"})
-        raise
+        journal.write_tables(plan.folder)
+        raise Interrupted(f"search '{plan.name}' was interrupted; what was finished is kept") from None
     except Exception as failure:
-        tracker.finish("FAILED", {}, {"status": "failed", "reason": str(failure)})
+        with suppress(Exception):  # the tracking may be what failed
+            tracker.finish("FAILED", {}, {"status": "failed", "reason": str(failure)[:MOST_TEXT]})
+        if _disk_is_full(failure):
+            raise DiskFull(
+                f"the disk that holds {plan.folder} is full; make room and give the same command again: "
+                "what was finished is kept"
+            ) from failure
         raise
+
+
+def _disk_is_full(failure: BaseException | None) -> bool:
+    """Whether a failure, or one that it came from, is for want of room."""
+    while failure is not None:
+        full = isinstance(failure, OSError) and failure.errno in (errno.ENOSPC, errno.EDQUOT)
+        if full or any(words in str(failure) for words in ("No space left on device", "disk is full")):
+            return True
+        failure = failure.__cause__ or failure.__context__
+    return False
 
 
 def _tune(plan: Plan, conductor: Conductor, workers: int, gpus: float) -> None:
-    trainable = tune.with_resources(tune.with_parameters(Trial, images=_images(plan)), {"cpu": 1, "gpu": gpus})
+    trainable = tune.with_resources(tune.with_parameters(Trial, images=visible_images(plan)), {"cpu": 1, "gpu": gpus})
     tuner = tune.Tuner(
         trainable,
         tune_config=tune.TuneConfig(
@@ -136,9 +163,10 @@ def _tune(plan: Plan, conductor: Conductor, workers: int, gpus: float) -> None:
             verbose=0,
         ),
     )
-    with _terminated_as_interrupted():
+    try:
         tuner.fit()
-    remove_tune_files(plan.folder / "tune")
+    finally:
+        remove_tune_files(plan.folder / "tune")
 
 
 def _trial_name(trial: Any) -> str:
@@ -147,7 +175,7 @@ def _trial_name(trial: Any) -> str:
 
 @contextmanager
 def _terminated_as_interrupted() -> Iterator[None]:
-    """SIGTERM takes the way of Ctrl-C, at which Tune returns in good order."""
+    """SIGTERM takes the way of Ctrl-C."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -166,7 +194,12 @@ def _gather(plan: Plan, journal: Journal, manifest: Manifest, tracker: Tracker, 
     tracker.finish(
         "FINISHED" if exported else "FAILED",
         finish.tracked_metrics(result),
-        {"status": "finished" if exported else "failed", "verdict": result["verdict"]},
+        {
+            "status": "finished" if exported else "failed",
+            "verdict": result["verdict"],
+            "confirmed": str(bool(plan.folds)).lower(),
+            "test_openings": str(result["test_openings"]),
+        },
     )
     if exported:  # what failed is tried again when the same command is given again
         manifest.set("result", result)

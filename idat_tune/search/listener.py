@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from idat_tune.errors import IdatError
 from idat_tune.journal import TrialRecord
 from idat_tune.metrics import EpochMetrics
+from idat_tune.search.budget import Budget
 from idat_tune.search.plan import Job, Plan
 
 LOG = "log.txt"  # in the search folder: what Ray, Tune, Optuna and MLflow have to say
@@ -22,8 +23,8 @@ class Listener:
     def search_opened(self, plan: Plan) -> None:
         """The search folder is there and held, and nothing has been started yet."""
 
-    def search_started(self, plan: Plan, workers: int, earlier: Sequence[TrialRecord]) -> None:
-        """Trials begin, `workers` at once; `earlier` ones were finished before a restart."""
+    def search_started(self, plan: Plan, workers: int, earlier: Sequence[TrialRecord], budget: Budget) -> None:
+        """Trials begin, `workers` at once; `earlier` ones were finished before a restart; `budget` counts time."""
 
     def trial_started(self, job: Job) -> None:
         """A trial was handed to a worker."""
@@ -40,5 +41,14 @@ class Listener:
     def winner_chosen(self, winner: TrialRecord) -> None:
         """Exploring is over and the winner is frozen; its trainings on all training images follow."""
 
-    def test_opened(self, students: int) -> None:
-        """The test split is opened, once, for all students of the final run."""
+    def test_opened(self, students: int, opening: int) -> None:
+        """The test split is opened for all students of the final run; `opening` counts from 1."""
+
+    def tracking_failed(self, reason: str) -> None:
+        """The tracking store takes nothing more; the search goes on, and tries again at its end."""
+
+    def ray_lost(self, process: str) -> None:
+        """A process of Ray's died; Ray is about to end this process. What was finished is kept."""
+
+    def interrupted(self) -> None:
+        """The search was told to stop, and is about to."""

@@ -5,7 +5,8 @@ import fcntl
 import json
 import os
 import platform
-from collections.abc import Iterator
+import uuid
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -16,6 +17,7 @@ from idat_tune.journal import Journal, TrialRecord
 from idat_tune.search.confirm import contender
 from idat_tune.search.plan import Plan
 
+NAME = "manifest.json"  # in the search folder
 PACKAGES = ("idat-tune", "torch", "timm", "ray", "optuna", "mlflow")
 
 
@@ -23,13 +25,14 @@ class Manifest:
     """manifest.json of a search folder; every change is on the disk before anything follows from it."""
 
     def __init__(self, plan: Plan, data_hash: str):
-        self.path = plan.folder / "manifest.json"
+        self.path = plan.folder / NAME
         fresh = {
             **plan.identity(),
             "name": plan.name,
             "data_hash": data_hash,
             "created": _now(),
             "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
+            "search_id": uuid.uuid4().hex,
             "parent_run": "",
             "explored": False,
             "spent": {"seconds": 0.0, "gpu_seconds": 0.0},
@@ -38,21 +41,14 @@ class Manifest:
             "test_openings": [],
             "result": None,
         }
-        self.content: dict[str, Any] = fresh | (json.loads(self.path.read_text()) if self.path.exists() else {})
+        self.content: dict[str, Any] = fresh | (_read(self.path) if self.path.exists() else {})
         self._check(plan, fresh)
         self._go_on(plan)
         self.content |= {"sampler": plan.sampler, "stopping": plan.stopping}
         self.save()
 
     def _check(self, plan: Plan, fresh: dict[str, Any]) -> None:
-        wanted = json.loads(json.dumps(fresh))
-        for key in (*plan.identity(), "data_hash"):
-            if self.content.get(key) != wanted[key]:
-                difference = _difference(self.content.get(key), wanted[key])
-                raise BadInput(
-                    f"search '{plan.name}' was begun with another {key} ({difference}); "
-                    "resume it as it was begun, or give this one another --name"
-                )
+        check_same(plan, self.content, {**plan.identity(), "data_hash": fresh["data_hash"]})
         for option, was, now in self._more(plan):
             if self.test_openings and not plan.reopen_test:
                 raise BadInput(
@@ -100,8 +96,44 @@ class Manifest:
     def save(self) -> None:
         """Write the file, replacing it at once."""
         partial = self.path.with_suffix(".partial")
-        partial.write_text(json.dumps(self.content, indent=2) + "\n")
+        with partial.open("w") as file:
+            file.write(json.dumps(self.content, indent=2) + "\n")
+            file.flush()
+            os.fsync(file.fileno())  # otherwise a power cut could leave an empty file under the final name
         partial.replace(self.path)
+
+
+def check_resumable(plan: Plan) -> None:
+    """Refuse a plan under the name of a search that was begun otherwise; changes nothing.
+
+    Raises:
+        BadInput: naming the difference, or that its manifest is damaged.
+    """
+    path = plan.folder / NAME
+    if path.exists():
+        check_same(plan, _read(path), plan.identity())
+
+
+def check_same(plan: Plan, content: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+    """Refuse what differs between a manifest and what is wanted.
+
+    Raises:
+        BadInput: naming the difference.
+    """
+    for key, value in json.loads(json.dumps(wanted)).items():
+        if content.get(key) != value:
+            raise BadInput(
+                f"search '{plan.name}' was begun with another {key} ({_difference(content.get(key), value)}); "
+                "resume it as it was begun, or give this one another --name"
+            )
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        content: dict[str, Any] = json.loads(path.read_text())
+    except ValueError as failure:
+        raise BadInput(f"{path} is damaged ({failure}); give this search another --name") from None
+    return content
 
 
 def check_writable(out: Path) -> None:

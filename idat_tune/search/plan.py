@@ -2,7 +2,7 @@
 
 import random
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
@@ -21,6 +21,8 @@ TOP_K, FOLDS = 5, 5  # of the confirm stage
 
 SAMPLERS = TPE, RANDOM, GRID, GP = ("tpe", "random", "grid", "gp")
 RULES = HALVING, MEDIAN, NONE = ("halving", "median", "none")  # which end proposed trials early
+
+SAMPLE = 24  # configs that stand for a space
 
 
 @dataclass(frozen=True)
@@ -137,7 +139,7 @@ class Plan:
             )
         return config
 
-    def _corners(self) -> Iterable[dict[str, Any]]:
+    def _corners(self) -> list[dict[str, Any]]:
         """Points that have every bound of every domain among them."""
 
         def pick(chooser: random.Random) -> Any:
@@ -149,6 +151,10 @@ class Plan:
 
         chooser = random.Random(0)
         return [self.space.propose(pick(chooser)) for _ in range(256)]
+
+    def sample(self) -> list[RunConfig]:
+        """Some of the configs that the sampler may propose; every choice of the space is as likely as its others."""
+        return [self.config_of(point) for point in self._corners()[:SAMPLE]]
 
     def arms(self) -> dict[str, RunConfig]:
         """The runs that every search compares with, by arm."""

@@ -189,9 +189,16 @@ class Race:
         return contender != best and behind is not None and behind.beyond_error
 
     def spread(self, contender: str) -> tuple[float, float]:
-        """Mean accuracy over the contender's splits, and its standard error, corrected for the images they share."""
-        accuracies = [accuracy for accuracy, _ in self.results[contender].values()]
-        if len(accuracies) < 2:
-            return accuracies[0], math.inf
-        error = math.sqrt((1 / len(accuracies) + self.shared) * statistics.variance(accuracies))
-        return statistics.fmean(accuracies), error
+        """Mean accuracy over the contender's splits, and its standard error, corrected for the images they share.
+
+        As with differences, what other contenders show of the noise between splits counts too.
+        """
+        own = list(self._accuracies(contender).values())
+        others = [list(self._accuracies(other).values()) for other in self.results if other != contender]
+        known = sum(len(values) - 1 for values in others)
+        worth = min(PRIOR, known)
+        variance = sum(_squares(values) for values in others) / known if known else 0.0
+        degrees = len(own) - 1 + worth
+        squares = _squares(own) + worth * variance
+        error = math.sqrt((1 / len(own) + self.shared) * squares / degrees) if degrees else math.inf
+        return statistics.fmean(own), error

@@ -55,19 +55,19 @@ class MedianRule:
     def __init__(self, epochs: int, grace: int):
         self.grace = grace
         self.last = epochs
-        self.scores: dict[str, dict[int, float]] = {}  # by trial, by epochs
+        self.best: dict[str, float] = {}  # by trial
+        self.means: dict[int, dict[str, float]] = {}  # by epochs, by trial
 
     def stops(self, trial: str, epochs: int, score: float) -> bool:
         """After the grace period, whether the best score so far is below the median of the others' means."""
-        self.scores.setdefault(trial, {})[epochs] = score
-        if not self.grace <= epochs < self.last:
+        self.best[trial] = max(score, self.best.get(trial, score))
+        if epochs < self.grace:
             return False
-        means = [
-            statistics.fmean(value for at, value in scores.items() if self.grace <= at <= epochs)
-            for other, scores in self.scores.items()
-            if other != trial and epochs in scores
-        ]
-        return len(means) >= OTHERS and max(self.scores[trial].values()) < statistics.median(means)
+        others = self.means.setdefault(epochs, {})
+        before = self.means.get(epochs - 1, {}).get(trial, score)
+        others[trial] = before + (score - before) / (epochs - self.grace + 1)
+        means = [mean for other, mean in others.items() if other != trial]
+        return epochs < self.last and len(means) >= OTHERS and self.best[trial] < statistics.median(means)
 
 
 class Never:

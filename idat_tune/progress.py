@@ -1,0 +1,218 @@
+"""Follows a search on the terminal: a live view or a line per trial, and nobody else's noise."""
+
+import os
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TextIO
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from idat_tune.config import RunConfig
+from idat_tune.journal import COMPLETE, CONFIRM, EXPLORE, FAILED, STOPPED, TrialRecord
+from idat_tune.metrics import EpochMetrics
+from idat_tune.screen import brief, duration, percent
+from idat_tune.search import LOG, Listener
+from idat_tune.search.budget import WHY, Budget
+from idat_tune.search.forecast import Standing, forecast, measured
+from idat_tune.search.plan import Job, Plan
+
+FRESH = 2.0  # seconds for which a forecast of the time left is good, less what has passed
+
+
+class Progress(Listener):
+    """Follows a search: a live view on a terminal, a line per trial elsewhere or when `quiet`."""
+
+    def __init__(self, quiet: bool = False, way_on: str = "the same command"):
+        self.quiet = quiet
+        self.way_on = way_on  # the command that resumes the search
+        self.open = ExitStack()
+        self.console = Console(stderr=True, highlight=False, soft_wrap=True)
+        self.live: Live | None = None
+        self.running: dict[str, tuple[Job, EpochMetrics | None]] = {}
+        self.ended = {COMPLETE: 0, STOPPED: 0, FAILED: 0}
+        self.best: TrialRecord | None = None
+        self.plan: Plan | None = None
+        self.budget: Budget | None = None
+        self.workers = 1
+        self.records: list[TrialRecord] = []
+        self.explored = False
+        self.winner: RunConfig | None = None
+        self.began = time.monotonic()
+        self.foreseen: tuple[float, float | None] = (-FRESH, None)  # when, and the seconds that were left then
+
+    def search_opened(self, plan: Plan) -> None:
+        """From now on the screen is ours alone; the log file in the search's folder takes what others print."""
+        stderr = self.open.enter_context(others_silenced(plan.folder / LOG))
+        self.console = Console(file=stderr, highlight=False, soft_wrap=True)
+        if self.console.is_terminal and not self.quiet:
+            self.live = Live(console=self.console, refresh_per_second=4)
+            self.open.callback(self._wipe, self.live)
+
+    def search_started(self, plan: Plan, workers: int, earlier: Sequence[TrialRecord], budget: Budget) -> None:
+        """Say what is going to be done."""
+        self.plan, self.workers, self.budget, self.began = plan, workers, budget, time.monotonic()
+        for record in earlier:
+            self._count(record)
+        trials = max(plan.trials, len(plan.first_jobs()))
+        self.say(
+            f"search {plan.name}: task {plan.task.name}, space {plan.space.name}, {trials} trials of "
+            f"{plan.config_of({}).epochs} epochs, {workers} at once" + (f", {len(earlier)} done" if earlier else "")
+        )
+        if self.live:
+            self.live.start()
+            self._draw()
+
+    def trial_started(self, job: Job) -> None:
+        """Show it among the running ones."""
+        self.running[job.id] = (job, None)
+        self._draw()
+
+    def epoch_done(self, job: Job, epoch: EpochMetrics) -> None:
+        """Move its bar on."""
+        self.running[job.id] = (job, epoch)
+        self._draw()
+
+    def trial_ended(self, record: TrialRecord) -> None:
+        """Count it, and say how it went."""
+        self.running.pop(record.id, None)
+        self._count(record)
+        shown = str(record.reason) if record.status == FAILED else ""
+        if record.stage in (EXPLORE, CONFIRM) and not shown:
+            shown = f"val {percent(record.val_accuracy)}"
+        name = f"{record.id} ({', '.join(record.arms)})" if record.arms else record.id
+        line = (
+            f"{name:<28} {record.status:<8} {shown:<12} {record.seconds:5.1f} s  {brief(record.config)}  {self._left()}"
+        )
+        if self.live is None or record.status == FAILED:
+            self.say(line)
+        self._draw()
+
+    def exploring_ended(self, limit: str) -> None:
+        """Say which limit it was."""
+        self.explored = True
+        self.say(f"exploring ends ({limit}): {WHY[limit]}")
+
+    def winner_chosen(self, winner: TrialRecord) -> None:
+        """Say which one it is."""
+        self.winner = RunConfig.from_flat(winner.config)
+        accuracy = percent(winner.val_accuracy)
+        self.say(f"the winner is {winner.id}, val {accuracy}: {brief(winner.config)}")
+        self._draw()
+
+    def test_opened(self, students: int, opening: int) -> None:
+        """Say so, as it happens once."""
+        count = "once" if opening == 1 else f"for time {opening} in this search"
+        self.say(f"the test split is opened, {count}, for {students} students")
+
+    def tracking_failed(self, reason: str) -> None:
+        """Say it once."""
+        self.say(f"tracking failed ({reason}); the search goes on, and what is missing is tried again at its end")
+
+    def ray_lost(self, process: str) -> None:
+        """Say what happened and how to go on, and leave: Ray would end this process in a while, without a word."""
+        self.close()
+        self.say(f"error: Ray's {process} process died; what was finished is kept. Go on: {self.way_on}")
+        os._exit(1)
+
+    def interrupted(self) -> None:
+        """Say at once that it was heard."""
+        self.say("stopping")
+
+    def say(self, text: str) -> None:
+        """Print a line above the live part."""
+        self.console.print(text, markup=False)
+
+    def close(self) -> None:
+        """Give the screen back; what the live part showed last is wiped."""
+        self.open.close()
+        self.live = None
+        self.console = Console(stderr=True, highlight=False, soft_wrap=True)
+
+    @staticmethod
+    def _wipe(live: Live) -> None:
+        if live.is_started:
+            live.update(Text(""), refresh=True)
+            live.stop()
+
+    def _count(self, record: TrialRecord) -> None:
+        self.records.append(record)
+        if record.stage != EXPLORE:
+            return
+        self.ended[record.status] += 1
+        if record.status == COMPLETE and (self.best is None or record.score > self.best.score):
+            self.best = record
+
+    def _draw(self) -> None:
+        if self.live and self.live.is_started:
+            self.live.update(self._view())
+
+    def _view(self) -> Group:
+        assert self.plan is not None
+        trials = max(self.plan.trials, len(self.plan.first_jobs()))
+        done = sum(self.ended.values())
+        elapsed = time.monotonic() - self.began
+        stages = sorted({job.stage for job, _ in self.running.values()})
+        exploring = not self.explored and done < trials
+        stage = f"{done} of {trials} trials" if exploring or not stages else f"{done} trials, {' and '.join(stages)}"
+        head = Text(
+            f"{self.plan.name}  {stage}  ({self.ended[COMPLETE]} complete, {self.ended[STOPPED]} stopped, "
+            f"{self.ended[FAILED]} failed)  {duration(elapsed)}, {self._left()}",
+            style="bold",
+        )
+        best = self.best and f"best so far: val {percent(self.best.val_accuracy)}  "
+        rows = Table.grid(padding=(0, 2))
+        for job, epoch in self.running.values():
+            count = epoch.epoch + 1 if epoch else 0
+            rows.add_row(
+                job.id,
+                ProgressBar(total=job.config.epochs, completed=count, width=20),
+                f"epoch {count}/{job.config.epochs}",
+                f"val {percent(epoch.val_accuracy)}" if epoch and epoch.val_accuracy is not None else "",
+                brief(job.config.flat()),
+            )
+        return Group(head, Text(f"{best}{brief(self.best.config)}" if self.best else "no result yet"), rows)
+
+    def _left(self) -> str:
+        """The time left for all stages, from what the trials took so far."""
+        now = time.monotonic()
+        if now - self.foreseen[0] > FRESH:
+            self.foreseen = (now, self._foresee())
+        then, seconds = self.foreseen
+        return "time left not known yet" if seconds is None else f"{duration(max(seconds - now + then, 0))} left"
+
+    def _foresee(self) -> float | None:
+        pace = measured(self.plan, self.records) if self.plan else None
+        if self.plan is None or self.budget is None or pace is None:
+            return None
+        running = [(job, epoch.epoch + 1 if epoch else 0) for job, epoch in self.running.values()]
+        standing = Standing(self.records, running, self.explored, self.winner, self.budget.seconds)
+        return forecast(self.plan, self.workers, pace, self.budget.resources, self.budget.gpus, standing).seconds
+
+
+@contextmanager
+def others_silenced(log: Path) -> Iterator[TextIO]:
+    """Send all that this process and its libraries print into a log file; yields the true stderr.
+
+    On the level of file descriptors, because Ray's native parts write there.
+    """
+    sys.stdout.flush()
+    sys.stderr.flush()
+    kept = os.dup(1), os.dup(2)
+    with os.fdopen(os.dup(2), "w", buffering=1) as stderr, log.open("ab") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+        try:
+            yield stderr
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            for number, descriptor in enumerate(kept, start=1):
+                os.dup2(descriptor, number)
+                os.close(descriptor)

@@ -1,0 +1,224 @@
+"""How long a search takes, stage by stage: before it starts, and from where it stands."""
+
+import random
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from idat_tune.config import RunConfig
+from idat_tune.journal import COMPLETE, CONFIRM, EXPLORE, FINAL, TEST, TrialRecord
+from idat_tune.metrics import Speed
+from idat_tune.search.plan import Job, Plan, Resources
+from idat_tune.search.stopping import rule
+
+PLAYS = 50  # of the stopping rule, whose mean is the forecast
+RACED = 0.8  # part of the confirm stage that a race leaves of it; measured, see benchmarks/estimate.md
+
+
+@dataclass(frozen=True)
+class Pace:
+    """What is known of the speed of configs, and which ones are likely to be proposed."""
+
+    known: Mapping[tuple, Speed]  # by `cost_key`
+    sample: Sequence[RunConfig]
+
+    def of(self, *configs: RunConfig) -> Speed:
+        """The speed of a config, or the mean speed of several; what is usual where a config is not known."""
+        found = [self.known.get(cost_key(config)) for config in configs]
+        return Speed.mean([speed for speed in found if speed] or list(self.known.values()))
+
+
+def cost_key(config: RunConfig) -> tuple:
+    """What speed and memory of a config hang on."""
+    return config.student, config.teacher, config.adapter.kind, config.adapter.hidden_dim, config.batch_size
+
+
+@dataclass(frozen=True)
+class Standing:
+    """Where a search stands."""
+
+    records: Sequence[TrialRecord] = ()
+    running: Sequence[tuple[Job, int]] = ()  # with the epochs that each is through
+    explored: bool = False  # whether nothing is proposed any more
+    winner: RunConfig | None = None  # once it is chosen
+    spent: float = 0.0  # seconds of exploring
+
+    def begun(self, stage: str) -> int:
+        """Trials of a stage that are done or running."""
+        return sum(record.stage == stage for record in self.records) + sum(
+            job.stage == stage for job, _ in self.running
+        )
+
+
+@dataclass
+class Stage:
+    """What a stage has before it."""
+
+    epochs: float = 0.0
+    busy: float = 0.0  # seconds of workers
+    longest: float = 0.0  # seconds of its longest run
+
+    def add(self, runs: float, epochs: float, seconds: float) -> None:
+        """More runs of so many epochs and seconds each."""
+        self.epochs += runs * epochs
+        self.busy += runs * seconds
+        self.longest = max(self.longest, seconds if runs else 0.0)
+
+    def wall(self, workers: int) -> float:
+        """Seconds with so many workers; not shorter than one run."""
+        return max(self.busy / workers, self.longest)
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What is ahead."""
+
+    seconds: float  # wall time of all trials
+    stages: Mapping[str, Stage] = field(default_factory=dict)
+
+    @property
+    def busy(self) -> float:
+        """Seconds of workers."""
+        return sum(stage.busy for stage in self.stages.values())
+
+
+def forecast(
+    plan: Plan,
+    workers: int,
+    pace: Pace,
+    resources: Resources = Resources(),  # noqa: B008 - frozen
+    gpus: float = 0.0,
+    standing: Standing = Standing(),
+) -> Forecast:
+    """What is ahead of a search of so many workers, whose trials take so many GPUs each.
+
+    Patience cannot be foreseen: it only makes a search shorter.
+    """
+    stages = {stage: Stage() for stage in (EXPLORE, CONFIRM, FINAL, TEST)}
+    complete = _explore(stages[EXPLORE], plan, pace, standing)
+    _cut(stages[EXPLORE], workers, resources, gpus, standing)
+    _confirm(stages[CONFIRM], plan, pace, standing, complete)
+    _final(stages[FINAL], plan, pace, standing)
+    if not standing.begun(TEST):
+        students = 3 * plan.final_seeds  # of winner, default and alone
+        stages[TEST].add(1, 0, students * plan.task.test * pace.of(plan.config_of({}).without_teacher()).val)
+    # What needs no decision fills the gaps between stages; at the end the last run of the final stage is waited for.
+    wall = sum(stage.wall(workers) for stage in stages.values())
+    return Forecast(wall + stages[FINAL].longest * (1 - 1 / workers) / 2, stages)
+
+
+def _seconds(plan: Plan, speed: Speed, epochs: float, final: bool = False) -> float:
+    train, val = plan.task.train, plan.task.val
+    return speed.run(epochs, train + val, 0) if final else speed.run(epochs, train, val)
+
+
+def _explore(stage: Stage, plan: Plan, pace: Pace, standing: Standing) -> float:
+    """Add what is left to explore; how many proposed trials will have run to their end."""
+    epochs = plan.config_of({}).epochs
+    names = {record.id for record in standing.records} | {job.id for job, _ in standing.running}
+    first = [] if standing.explored else [job for job in plan.first_jobs() if job.id not in names]
+    begun = standing.begun(EXPLORE)
+    new = 0 if standing.explored or not plan.space.params else max(plan.trials - begun - len(first), 0)
+    for job in (job for job in first if job.arms):
+        stage.add(1, epochs, _seconds(plan, pace.of(job.config), epochs))
+    new += sum(not job.arms for job in first)
+    mean, ends = _stopped(plan, standing, new)
+    speed = pace.of(*pace.sample)
+    stage.add(new, mean, _seconds(plan, speed, mean))
+    if new:
+        stage.longest = max(stage.longest, _seconds(plan, speed, epochs))
+    for job, through in standing.running:
+        if job.stage == EXPLORE:
+            left = max((epochs if job.arms else mean or epochs) - through, 1)
+            stage.add(1, left, _seconds(plan, pace.of(job.config), left))
+    return ends + sum(r.stage == EXPLORE and r.status == COMPLETE and not r.arms for r in standing.records)
+
+
+def _stopped(plan: Plan, standing: Standing, new: int) -> tuple[float, float]:
+    """Epochs per proposed trial, and how many of them run to their end, under the search's stopping rule.
+
+    Played with random ranks: the rule ends trials as it would if none were likelier to be good than another.
+    """
+    if not new:
+        return 0.0, 0.0
+    plays = [_play(plan, standing, new, random.Random(seed)) for seed in range(PLAYS)]
+    return statistics.fmean(ran for ran, _ in plays) / new, statistics.fmean(ended for _, ended in plays)
+
+
+def _play(plan: Plan, standing: Standing, new: int, draw: random.Random) -> tuple[int, int]:
+    default = plan.config_of({})
+    stops = rule(plan.stopping, default.epochs, default.optim.warmup_epochs).stops
+    explored = sorted((r for r in standing.records if r.stage == EXPLORE), key=lambda record: record.score)
+    for place, record in enumerate(explored):
+        for epoch in record.epochs:
+            stops(record.id, epoch.epoch + 1, (place + draw.random()) / len(explored))
+    if not explored:  # the arms, which nothing stops
+        for job in plan.first_jobs():
+            rank = draw.random()
+            if job.arms:
+                for epochs in range(1, default.epochs + 1):
+                    stops(job.id, epochs, rank)
+    ran = ended = 0
+    for number in range(new):
+        rank, epochs = draw.random(), 1
+        while not stops(f"played-{number}", epochs, rank) and epochs < default.epochs:
+            epochs += 1
+        ran, ended = ran + epochs, ended + (epochs == default.epochs)
+    return ran, ended
+
+
+def _cut(stage: Stage, workers: int, resources: Resources, gpus: float, standing: Standing) -> None:
+    """Shorten exploring to its hours."""
+    limits = [3600 * resources.hours] if resources.hours is not None else []
+    if resources.gpu_hours is not None and gpus:
+        limits.append(3600 * resources.gpu_hours / (gpus * workers))
+    left = max(min(limits, default=float("inf")) - standing.spent, 0.0)
+    wall = stage.wall(workers)
+    if wall > left:
+        part = left / wall
+        stage.epochs, stage.busy, stage.longest = part * stage.epochs, part * stage.busy, part * stage.longest
+
+
+def _confirm(stage: Stage, plan: Plan, pace: Pace, standing: Standing, complete: float) -> None:
+    """Add what the confirm stage has left: the arms whose students differ, the best k, and the winner's twin."""
+    if standing.winner or not plan.folds:
+        return
+    default = plan.config_of({})
+    arms = [default] if default.alone else [default, default.without_teacher()]
+    taught = statistics.fmean(not config.alone for config in pace.sample)  # as likely is a winner that has a twin
+    best = min(plan.top_k, complete)
+    runs = max((len(arms) + best) * plan.folds * RACED + taught * plan.folds - standing.begun(CONFIRM), 0.0)
+    speed = pace.of(*arms, *pace.sample)
+    stage.add(runs, default.epochs, _seconds(plan, speed, default.epochs))
+
+
+def _final(stage: Stage, plan: Plan, pace: Pace, standing: Standing) -> None:
+    """Add what the final run has left: default, alone and the winner, once per seed."""
+    begun = {record.id for record in standing.records} | {job.id for job, _ in standing.running}
+    jobs = [job for job in plan.arm_finals() if job.id not in begun]
+    configs = [job.config for job in jobs]
+    if standing.winner:
+        done = _final_configs(standing)
+        configs += [job.config for job in plan.winner_finals("", standing.winner) if job.config not in done]
+    for config in configs:
+        stage.add(1, config.epochs, _seconds(plan, pace.of(config), config.epochs, final=True))
+    if not standing.winner:
+        epochs = plan.config_of({}).epochs
+        stage.add(plan.final_seeds, epochs, _seconds(plan, pace.of(*pace.sample), epochs, final=True))
+
+
+def _final_configs(standing: Standing) -> list[RunConfig]:
+    done = [RunConfig.from_flat(record.config) for record in standing.records if record.stage == FINAL]
+    return done + [job.config for job, _ in standing.running if job.stage == FINAL]
+
+
+def measured(plan: Plan, records: Sequence[TrialRecord]) -> Pace | None:
+    """The pace that trials have shown; None before the first has."""
+    by_key: dict[tuple, list[Speed]] = {}
+    shown = [record for record in records if record.stage in (EXPLORE, CONFIRM) and record.epochs]
+    for record in shown:
+        speed = Speed.shown(record.epochs, plan.task.train, plan.task.val, record.set_up_seconds)
+        by_key.setdefault(cost_key(RunConfig.from_flat(record.config)), []).append(speed)
+    known = {key: Speed.mean(speeds) for key, speeds in by_key.items()}
+    proposed = [RunConfig.from_flat(record.config) for record in shown if not record.arms and record.stage == EXPLORE]
+    return Pace(known, proposed or plan.sample()) if known else None
