@@ -68,7 +68,7 @@ class Training:
 
     @property
     def student(self) -> AdaptedModel:
-        """The student, as trained so far."""
+        """The student, as trained so far; one that computes in bf16 wants the `autocast` of its config."""
         return self.engine.student
 
     @property

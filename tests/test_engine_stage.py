@@ -8,6 +8,7 @@ from torch._dynamo.utils import counters
 from idat_tune.engine import compiling, padding, stage
 from idat_tune.engine.resident import Resident
 from idat_tune.engine.stage import MaskedPath, Stage, _masked, shape_of
+from idat_tune.errors import OutOfMemory
 from idat_tune.kinds import KINDS
 from idat_tune.run import run_on
 
@@ -241,3 +242,20 @@ def test_recorded_trials_are_not_changed_by_each_other():
     other = first.updated({"adapter.hidden_dim": 7, "optim.lr": 2e-2, "seed": 9})
     one, _, again = (state_bytes(run_on(worker, config, *halves())) for config in (first, other, first))
     assert one == again
+
+
+@pytest.mark.gpu
+def test_a_gpu_out_of_memory_is_told_with_its_peak_and_the_worker_lives_on():
+    device = torch.device("cuda")
+    worker = Resident(noise(256, size=224, channels=3), device)
+    small = glyphs(student="random:vit_base", teacher="none", device="cuda", precision="auto", batch_size=2, epochs=1)
+    rows = torch.arange(256)
+    list(run_on(worker, small, rows, rows[:0]))
+    whole = torch.cuda.get_device_properties(device).total_memory
+    torch.cuda.set_per_process_memory_fraction(min(1.0, 3e9 / whole))
+    try:
+        with pytest.raises(OutOfMemory, match=r"cuda ran out of memory of .* GB of them at the peak .* batch_size 256"):
+            list(run_on(worker, small.updated({"batch_size": 256}), rows, rows[:0]))
+        list(run_on(worker, small, rows, rows[:0]))
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
