@@ -4,6 +4,7 @@ import pytest
 import torch
 from conftest import glyphs, noise
 from torch._dynamo.utils import counters
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from idat_tune.engine import compiling, padding, stage
 from idat_tune.engine.resident import Resident
@@ -183,6 +184,63 @@ def test_a_stage_in_bf16_keeps_masters_in_fp32_and_learns_the_same():
     for ours, theirs in zip(losses_of(training), exact, strict=True):
         assert ours == pytest.approx(theirs, rel=2e-2)
     assert {value.dtype for value in training.student.trained_state().values()} == {torch.float32}
+
+
+def as_if_recorded(function, device, pool, undone):
+    """What recording does to a stage: calls the function a few times, and takes that back."""
+    with undone():
+        for _ in range(4):
+            function()
+    return function
+
+
+def test_recording_leaves_no_trace_even_in_the_middle_of_a_trial(monkeypatch):
+    config = glyphs(optim__warmup_epochs=0, distill__stop_epoch=1, model__drop_path=0.2)
+    plain = state_bytes(run_on(resident(), config, *halves()))
+    monkeypatch.setattr(stage, "recorded", as_if_recorded)
+    assert state_bytes(run_on(resident(), config, *halves())) == plain
+
+
+def test_what_a_recorded_step_reads_and_writes_never_moves():
+    worker = resident()
+    training = run_on(worker, glyphs(adapter__hidden_dim=5), *halves())
+    list(training)
+    own = training.engine._stage
+
+    def places():
+        optimizer = own.optimizer
+        state = [value for values in optimizer._adamw.state.values() for value in values.values()]
+        mine = [value for value in vars(own).values() if isinstance(value, torch.Tensor)]
+        parameters = [value for model in own.models for value in (*model.parameters(), *model.buffers())]
+        parts = [part for of_one in own._parts for part in of_one]
+        flats = [optimizer.flat, optimizer.flat.grad, optimizer._gradient, optimizer.lr, optimizer.decay]
+        return [value.data_ptr() for value in (*state, *mine, *parameters, *parts, *flats, worker.labels)]
+
+    before = places()
+    list(run_on(worker, glyphs(adapter__hidden_dim=7, optim__lr=2e-2, seed=4), *reversed(halves())))
+    assert places() == before
+
+
+class Waits(TorchDispatchMode):
+    """Operations for which the host waits until the device has come to them."""
+
+    def __init__(self):
+        super().__init__()
+        self.found = []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        if any(name in str(function) for name in ("_local_scalar_dense", "nonzero", "masked_select", "equal.default")):
+            self.found.append(str(function))
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("staged", [False, True])
+def test_no_step_waits_for_the_device(staged):
+    training = run_on(resident(staged), glyphs(model__drop_path=0.2), *halves())
+    with Waits() as waits:
+        training.engine.train(torch.arange(64).view(2, 32), 1e-3, 1.0)
+        training.engine.validate(torch.arange(96))
+    assert waits.found == []
 
 
 def test_features_are_compared_without_a_stage():
