@@ -243,10 +243,20 @@ def test_no_step_waits_for_the_device(staged):
     assert waits.found == []
 
 
-def test_features_are_compared_without_a_stage():
-    worker = resident()
-    losses_of(run_on(worker, glyphs(distill__loss="feature"), *halves()))
-    assert not worker._stages
+@pytest.mark.parametrize(
+    ("staged", "changes", "wanted"),
+    [
+        (None, {}, False),
+        (None, {"precision": "bf16"}, True),
+        (True, {}, True),
+        (False, {"precision": "bf16"}, False),
+        (True, {"distill__loss": "feature"}, False),
+    ],
+)
+def test_a_run_takes_a_stage_where_that_pays(staged, changes, wanted):
+    worker = resident(staged)
+    losses_of(run_on(worker, glyphs(**changes), *halves()))
+    assert bool(worker._stages) is wanted
 
 
 @pytest.mark.slow
