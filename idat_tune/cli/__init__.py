@@ -4,11 +4,11 @@ import sys
 
 import typer
 
-from idat_tune.cli import images, look, runs
+from idat_tune.cli import bench, images, look, runs
 from idat_tune.cli.shared import app
 from idat_tune.errors import IdatError
 
-__all__ = ["app", "images", "look", "main", "runs"]
+__all__ = ["app", "bench", "images", "look", "main", "runs"]
 
 
 def main() -> None:

@@ -13,7 +13,7 @@ import typer.core
 from idat_tune import __version__
 from idat_tune.errors import BadInput
 
-ORDER = ("search", "train", "predict", "data", "describe", "tasks", "ui", "doctor")
+ORDER = ("search", "train", "predict", "data", "describe", "tasks", "ui", "doctor", "bench")
 
 
 class _Ordered(typer.core.TyperGroup):

@@ -1,0 +1,1 @@
+"""Recorded learning curves, and searches replayed on them without training."""
