@@ -68,7 +68,7 @@ class Training:
 
     @property
     def student(self) -> AdaptedModel:
-        """The student, as trained so far."""
+        """The student, as trained so far; one that computes in bf16 wants the `autocast` of its config."""
         return self.engine.student
 
     @property
@@ -141,9 +141,7 @@ class Training:
 
 
 def _engine(config: RunConfig, resident: Resident, classes: int) -> Eager | Staged:
-    compares_features = config.distill.loss == "feature" and not config.alone
-    engine = Staged if resident.staged and not compares_features else Eager
-    return engine(config, resident, classes)
+    return (Staged if resident.stages(config) else Eager)(config, resident, classes)
 
 
 def evaluate(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], config: RunConfig) -> tuple[float, float]:

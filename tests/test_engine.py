@@ -264,7 +264,7 @@ def test_auto_passes_over_a_device_that_cannot_compute(monkeypatch, caplog):
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
     assert choose_device("auto").type == "cpu"
     (line,) = caplog.messages
-    assert line.startswith("cuda cannot be used, falling back to the next device: ")
+    assert line.startswith("cuda cannot be used, falling back to cpu: ")
     assert "\n" not in line
 
 

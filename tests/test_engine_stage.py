@@ -4,10 +4,12 @@ import pytest
 import torch
 from conftest import glyphs, noise
 from torch._dynamo.utils import counters
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from idat_tune.engine import compiling, padding, stage
 from idat_tune.engine.resident import Resident
 from idat_tune.engine.stage import MaskedPath, Stage, _masked, shape_of
+from idat_tune.errors import OutOfMemory
 from idat_tune.kinds import KINDS
 from idat_tune.run import run_on
 
@@ -151,16 +153,18 @@ def test_padding_is_exactly_zero_before_and_after_every_step(kind, init):
     own: Stage = training.engine._stage
     assert own.shape.adapter.hidden_dim == 8
 
-    def rest():
+    def outside():
         for padded, fresh in zip(own.models, training.engine._fresh, strict=True):
             for name, value in fresh.trainable().items():
-                yield padding.outside(padded.trainable()[name], value)
+                rest = padded.trainable()[name].clone()
+                rest[tuple(map(slice, value.shape))] = 0
+                yield rest
 
-    assert sum(value.numel() for value in rest()) > training.student.trainable_params()
+    assert sum(value.numel() for value in outside()) > training.student.trainable_params()
     for _ in range(3):
-        assert not any(value.any() for value in rest())
+        assert not any(value.any() for value in outside())
         own.train(torch.arange(64).view(2, 32), 1e-2, 1.0)
-    assert not any(value.any() for value in rest())
+    assert not any(value.any() for value in outside())
 
 
 def test_hidden_dimensions_fall_into_few_shapes():
@@ -184,10 +188,77 @@ def test_a_stage_in_bf16_keeps_masters_in_fp32_and_learns_the_same():
     assert {value.dtype for value in training.student.trained_state().values()} == {torch.float32}
 
 
-def test_features_are_compared_without_a_stage():
+def as_if_recorded(function, device, pool, undone):
+    """What recording does to a stage: calls the function a few times, and takes that back."""
+    with undone():
+        for _ in range(4):
+            function()
+    return function
+
+
+def test_recording_leaves_no_trace_even_in_the_middle_of_a_trial(monkeypatch):
+    config = glyphs(optim__warmup_epochs=0, distill__stop_epoch=1, model__drop_path=0.2)
+    plain = state_bytes(run_on(resident(), config, *halves()))
+    monkeypatch.setattr(stage, "recorded", as_if_recorded)
+    assert state_bytes(run_on(resident(), config, *halves())) == plain
+
+
+def test_what_a_recorded_step_reads_and_writes_never_moves():
     worker = resident()
-    losses_of(run_on(worker, glyphs(distill__loss="feature"), *halves()))
-    assert not worker._stages
+    training = run_on(worker, glyphs(adapter__hidden_dim=5), *halves())
+    list(training)
+    own = training.engine._stage
+
+    def places():
+        optimizer = own.optimizer
+        state = [value for values in optimizer._adamw.state.values() for value in values.values()]
+        mine = [value for value in vars(own).values() if isinstance(value, torch.Tensor)]
+        parameters = [value for model in own.models for value in (*model.parameters(), *model.buffers())]
+        parts = [part for of_one in own._parts for part in of_one]
+        flats = [optimizer.flat, optimizer.flat.grad, optimizer._gradient, optimizer.lr, optimizer.decay]
+        return [value.data_ptr() for value in (*state, *mine, *parameters, *parts, *flats, worker.labels)]
+
+    before = places()
+    list(run_on(worker, glyphs(adapter__hidden_dim=7, optim__lr=2e-2, seed=4), *reversed(halves())))
+    assert places() == before
+
+
+class Waits(TorchDispatchMode):
+    """Operations for which the host waits until the device has come to them."""
+
+    def __init__(self):
+        super().__init__()
+        self.found = []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        if any(name in str(function) for name in ("_local_scalar_dense", "nonzero", "masked_select", "equal.default")):
+            self.found.append(str(function))
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("staged", [False, True])
+def test_no_step_waits_for_the_device(staged):
+    training = run_on(resident(staged), glyphs(model__drop_path=0.2), *halves())
+    with Waits() as waits:
+        training.engine.train(torch.arange(64).view(2, 32), 1e-3, 1.0)
+        training.engine.validate(torch.arange(96))
+    assert waits.found == []
+
+
+@pytest.mark.parametrize(
+    ("staged", "changes", "wanted"),
+    [
+        (None, {}, False),
+        (None, {"precision": "bf16"}, True),
+        (True, {}, True),
+        (False, {"precision": "bf16"}, False),
+        (True, {"distill__loss": "feature"}, False),
+    ],
+)
+def test_a_run_takes_a_stage_where_that_pays(staged, changes, wanted):
+    worker = resident(staged)
+    losses_of(run_on(worker, glyphs(**changes), *halves()))
+    assert bool(worker._stages) is wanted
 
 
 @pytest.mark.slow
@@ -241,3 +312,20 @@ def test_recorded_trials_are_not_changed_by_each_other():
     other = first.updated({"adapter.hidden_dim": 7, "optim.lr": 2e-2, "seed": 9})
     one, _, again = (state_bytes(run_on(worker, config, *halves())) for config in (first, other, first))
     assert one == again
+
+
+@pytest.mark.gpu
+def test_a_gpu_out_of_memory_is_told_with_its_peak_and_the_worker_lives_on():
+    device = torch.device("cuda")
+    worker = Resident(noise(256, size=224, channels=3), device)
+    small = glyphs(student="random:vit_base", teacher="none", device="cuda", precision="auto", batch_size=2, epochs=1)
+    rows = torch.arange(256)
+    list(run_on(worker, small, rows, rows[:0]))
+    whole = torch.cuda.get_device_properties(device).total_memory
+    torch.cuda.set_per_process_memory_fraction(min(1.0, 3e9 / whole))
+    try:
+        with pytest.raises(OutOfMemory, match=r"cuda ran out of memory of .* GB of them at the peak .* batch_size 256"):
+            list(run_on(worker, small.updated({"batch_size": 256}), rows, rows[:0]))
+        list(run_on(worker, small, rows, rows[:0]))
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)

@@ -125,7 +125,7 @@ def _of_the_first(attn: Any, normed_BTD: Tensor, first: int) -> Tensor:
 
 
 def _queries_keys_values(attn: Any, normed_BTD: Tensor, first: int) -> tuple[Tensor, Tensor, Tensor]:
-    qkv, width = attn.qkv, attn.attn_dim
+    qkv, width = attn.qkv, attn.num_heads * attn.head_dim
     if type(qkv) is not nn.Linear:  # an adapter sits in it, or around it, and wants to see all tokens
         q, k, v = qkv(normed_BTD).split(width, dim=-1)
         return q[:, :first], k, v

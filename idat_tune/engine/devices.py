@@ -24,7 +24,9 @@ def choose_device(name: str) -> torch.device:
         BadInput: the device asked for is not there.
     """
     if name == "auto":
-        return next(torch.device(kind) for kind in ("cuda", "mps", "cpu") if _there(kind) and _computes(kind))
+        there = [kind for kind in ("cuda", "mps", "cpu") if _there(kind)]
+        with_next = zip(there, [*there[1:], ""], strict=True)
+        return torch.device(next(kind for kind, instead in with_next if _computes(kind, instead)))
     device = torch.device(name)
     if not _there(device.type) or (device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count()):
         raise BadInput(f"device '{name}' is not on this machine; known: auto, cpu; `idat-tune doctor` tells more")
@@ -35,12 +37,14 @@ def _there(kind: str) -> bool:
     return {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}[kind]
 
 
-def _computes(kind: str) -> bool:
+def _computes(kind: str, instead: str) -> bool:
     """Whether a small computation succeeds; it does not where this build of torch has no kernels for the device."""
+    if kind == "cpu":
+        return True
     try:
         return torch.ones(2, device=kind).sum().item() == 2
     except RuntimeError as failure:
-        log.warning("%s cannot be used, falling back to the next device: %s", kind, str(failure).split("\n")[0])
+        log.warning("%s cannot be used, falling back to %s: %s", kind, instead, str(failure).split("\n")[0])
         return False
 
 

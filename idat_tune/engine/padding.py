@@ -29,12 +29,5 @@ def read(place: Tensor, value: Tensor) -> None:
     value.copy_(place[_corner(value)])
 
 
-def outside(place: Tensor, value: Tensor) -> Tensor:
-    """A copy of a padded tensor with only its padding left; all zero, always."""
-    rest = place.clone()
-    rest[_corner(value)] = 0
-    return rest
-
-
 def _corner(value: Tensor) -> tuple[slice, ...]:
     return tuple(slice(size) for size in value.shape)

@@ -14,13 +14,13 @@ from torch import Tensor, nn
 
 from idat_tune.config import RunConfig
 from idat_tune.data import Images
-from idat_tune.engine.devices import autocast
+from idat_tune.engine.devices import autocast, bf16
 from idat_tune.engine.split import Parts, Split
 from idat_tune.model import AdaptedModel, build_pair, frozen_backbone
 
 CPU_ROOM = 2 * 2**30  # bytes that prefixes may take of a CPU's memory, per worker
 GPU_SHARE = 8  # and the part of a GPU's memory: one in so many
-STAGES = 12  # shapes that stay recorded: three kinds and four buckets of hidden dimensions
+STAGES = 48  # shapes that stay recorded: three kinds, four buckets of hidden dimensions, four teachers
 
 
 class Resident:
@@ -43,12 +43,13 @@ class Resident:
         Args:
             images: all that trials may see.
             device: where they compute.
-            staged: whether trials run on stages, which pays where steps are recorded: on CUDA, unless given.
+            staged: whether trials run on stages; unless given, where that pays: on CUDA, where their steps are
+                recorded, and in bf16 on a CPU, as they hold what is frozen in it.
             compiled: whether stages compile the blocks of their models; `compiling.pays` says when to.
             two_streams: whether stages compute the teacher beside the student on CUDA. Not yet measured, so off.
         """
         self.device = device
-        self.staged = device.type == "cuda" if staged is None else staged
+        self._staged = staged
         self.compiled = compiled
         self.side = torch.cuda.Stream(device) if two_streams and device.type == "cuda" else None
         # The arrays may be read-only views of memory that other processes share.
@@ -60,6 +61,14 @@ class Resident:
         self._prefixes: OrderedDict[Hashable, Parts] = OrderedDict()
         self._stages: OrderedDict[Hashable, Any] = OrderedDict()
         self.graph_pool = torch.cuda.graph_pool_handle() if device.type == "cuda" else None
+
+    def stages(self, config: RunConfig) -> bool:
+        """Whether that run takes a stage; never where features are compared, as a stage knows logits alone."""
+        if config.distill.loss == "feature" and not config.alone:
+            return False
+        if self._staged is not None:
+            return self._staged
+        return self.device.type == "cuda" or (self.device.type == "cpu" and bf16(config, self.device))
 
     def build_pair(
         self, config: RunConfig, classes: int, dtype: torch.dtype = torch.float32

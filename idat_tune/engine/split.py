@@ -8,8 +8,7 @@ from typing import Any
 
 import torch
 from timm.layers import DropPath
-from timm.layers.attention import Attention
-from timm.models.vision_transformer import VisionTransformer
+from timm.models.vision_transformer import Attention, VisionTransformer
 from torch import Tensor, nn
 
 from idat_tune.adapters import AdaptedBlock, plain
@@ -102,7 +101,7 @@ def _understood(backbone: Any) -> bool:
         and backbone.cls_token is not None
         and backbone.attn_pool is None
         and isinstance(backbone.patch_drop, nn.Identity)
-        and all(type(attn) is Attention and attn.gate is None for attn in attentions)
+        and all(type(attn) is Attention and getattr(attn, "gate", None) is None for attn in attentions)
     )
 
 

@@ -193,7 +193,8 @@ class Stage:
         losses = joint(logits, self.resident.labels.index_select(0, index_B), distill, self._weight)
         self.optimizer.step(losses[0])
         self._totals += losses.detach()
-        self._at += 1
+        # Around, as recording takes more steps than an epoch may have.
+        self._at.add_(1).remainder_(len(self._order))
 
     def _logits(self, index: Tensor) -> list[Tensor]:
         batches = rows_of(self._parts, index)
