@@ -24,6 +24,7 @@ from idat_tune.search.forecast import Standing, forecast, measured
 from idat_tune.search.plan import Job, Plan
 
 FRESH = 2.0  # seconds for which a forecast of the time left is good, less what has passed
+PART = 0.02  # of the driver's time that may go into forecasts
 
 
 class Progress(Listener):
@@ -45,7 +46,8 @@ class Progress(Listener):
         self.explored = False
         self.winner: RunConfig | None = None
         self.began = time.monotonic()
-        self.foreseen: tuple[float, float | None] = (-FRESH, None)  # when, and the seconds that were left then
+        self.foreseen: tuple[float, float | None] = (0.0, None)  # when, and the seconds that were left then
+        self.foresee_at = 0.0
 
     def search_opened(self, plan: Plan) -> None:
         """From now on the screen is ours alone; the log file in the search's folder takes what others print."""
@@ -182,8 +184,10 @@ class Progress(Listener):
     def _left(self) -> str:
         """The time left for all stages, from what the trials took so far."""
         now = time.monotonic()
-        if now - self.foreseen[0] > FRESH:
+        if now > self.foresee_at:
             self.foreseen = (now, self._foresee())
+            took = time.monotonic() - now
+            self.foresee_at = now + max(FRESH, took / PART)
         then, seconds = self.foreseen
         return "time left not known yet" if seconds is None else f"{duration(max(seconds - now + then, 0))} left"
 
