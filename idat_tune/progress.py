@@ -3,7 +3,7 @@
 import os
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TextIO
@@ -24,14 +24,17 @@ from idat_tune.search.forecast import Standing, forecast, measured
 from idat_tune.search.plan import Job, Plan
 
 FRESH = 2.0  # seconds for which a forecast of the time left is good, less what has passed
-RARE = 50  # times as long as a forecast took: it may not cost more than 2 % of the driver's time
+PART = 0.02  # of the driver's time that may go into forecasts
 
 
 class Progress(Listener):
     """Follows a search: a live view on a terminal, a line per trial elsewhere or when `quiet`."""
 
-    def __init__(self, quiet: bool = False, way_on: str = "the same command"):
+    def __init__(
+        self, quiet: bool = False, way_on: str = "the same command", clock: Callable[[], float] = time.monotonic
+    ):
         self.quiet = quiet
+        self.clock = clock
         self.way_on = way_on  # the command that resumes the search
         self.open = ExitStack()
         self.console = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -45,9 +48,9 @@ class Progress(Listener):
         self.records: list[TrialRecord] = []
         self.explored = False
         self.winner: RunConfig | None = None
-        self.began = time.monotonic()
-        self.fresh = FRESH
-        self.foreseen: tuple[float, float | None] = (-FRESH, None)  # when, and the seconds that were left then
+        self.began = self.clock()
+        self.foreseen: tuple[float, float | None] = (0.0, None)  # when, and the seconds that were left then
+        self.foresee_at = 0.0
 
     def search_opened(self, plan: Plan) -> None:
         """From now on the screen is ours alone; the log file in the search's folder takes what others print."""
@@ -59,7 +62,7 @@ class Progress(Listener):
 
     def search_started(self, plan: Plan, workers: int, earlier: Sequence[TrialRecord], budget: Budget) -> None:
         """Say what is going to be done."""
-        self.plan, self.workers, self.budget, self.began = plan, workers, budget, time.monotonic()
+        self.plan, self.workers, self.budget, self.began = plan, workers, budget, self.clock()
         for record in earlier:
             self._count(record)
         trials = max(plan.trials, len(plan.first_jobs()))
@@ -159,7 +162,7 @@ class Progress(Listener):
         assert self.plan is not None
         trials = max(self.plan.trials, len(self.plan.first_jobs()))
         done = sum(self.ended.values())
-        elapsed = time.monotonic() - self.began
+        elapsed = self.clock() - self.began
         stages = sorted({job.stage for job, _ in self.running.values()})
         exploring = not self.explored and done < trials
         stage = f"{done} of {trials} trials" if exploring or not stages else f"{done} trials, {' and '.join(stages)}"
@@ -183,10 +186,11 @@ class Progress(Listener):
 
     def _left(self) -> str:
         """The time left for all stages, from what the trials took so far."""
-        now = time.monotonic()
-        if now - self.foreseen[0] > self.fresh:
+        now = self.clock()
+        if now > self.foresee_at:
             self.foreseen = (now, self._foresee())
-            self.fresh = max(FRESH, RARE * (time.monotonic() - now))
+            took = self.clock() - now
+            self.foresee_at = now + max(FRESH, took / PART)
         then, seconds = self.foreseen
         return "time left not known yet" if seconds is None else f"{duration(max(seconds - now + then, 0))} left"
 

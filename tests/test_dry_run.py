@@ -79,7 +79,7 @@ def test_a_config_that_was_not_measured_lies_between_those_that_were():
         for config, cost in costs.items()
         if config != glyphs()
     }
-    speed = rehearsal._speeds(probed, costs)[cost_key(glyphs())]
+    speed = rehearsal._speeds(probed, costs)[cost_key(glyphs().flat())]
     assert (speed.train, speed.val, speed.beside) == pytest.approx((2.0, 0.5, 0.1))
 
 

@@ -9,14 +9,14 @@ from test_journal import epoch
 from idat_tune.config import RunConfig
 from idat_tune.journal import COMPLETE, CONFIRM, EXPLORE, FINAL, TEST, TrialRecord
 from idat_tune.metrics import Speed
-from idat_tune.search.forecast import Pace, Standing, cost_key, forecast, measured
+from idat_tune.search.forecast import Pace, Standing, cost_key, forecast, measured, sample_of
 from idat_tune.search.plan import Resources
 
 SPEED = Speed(train=1 / 800, val=0.0, beside=0.0)  # an epoch takes a second
 
 
 def pace(plan, speed=SPEED):
-    return Pace({cost_key(plan.config_of({})): speed}, plan.sample())
+    return Pace({cost_key(plan.config_of({}).flat()): speed}, sample_of(plan))
 
 
 def ahead(plan, workers=1, resources=None, standing=None, gpus=0.0):
@@ -105,9 +105,11 @@ def test_the_pace_of_a_search_is_what_its_trials_showed(tmp_path):
     slow = plan.config_of({})
     fast = slow.without_teacher()
     found = measured(plan, [a_record(slow, 4.0, 400), a_record(fast, 2.0, 800), a_record(slow, 9.0, 1, TEST)])
-    assert found.of(slow) == Speed(1 / 400, 2.0 / 200, 0.25)
-    assert found.of(fast) == Speed(1 / 800, 1.0 / 200, 0.25)
-    assert found.of(slow.updated({"adapter.hidden_dim": 32})) == Speed.mean([found.of(slow), found.of(fast)])
+    assert found.of(cost_key(slow.flat())) == Speed(1 / 400, 2.0 / 200, 0.25)
+    assert found.of(cost_key(fast.flat())) == Speed(1 / 800, 1.0 / 200, 0.25)
+    assert found.of(cost_key(slow.updated({"adapter.hidden_dim": 32}).flat())) == Speed.mean(
+        [found.of(cost_key(slow.flat())), found.of(cost_key(fast.flat()))]
+    )
 
 
 def test_the_first_epoch_in_which_caches_are_filled_counts_once():

@@ -20,7 +20,8 @@ def search(
     ] = None,
     trials: Annotated[int, typer.Option(metavar="N", help="Trials to explore, arms included.")] = 32,
     hours: Annotated[
-        float | None, typer.Option(metavar="H", help="Propose nothing new after so long; final runs come on top.")
+        float | None,
+        typer.Option(metavar="H", help="Propose nothing new after so long; the stages that follow come on top."),
     ] = None,
     gpu_hours: Annotated[
         float | None, typer.Option(metavar="H", help="The same, summed over the GPUs that trials take.")

@@ -3,34 +3,51 @@
 import random
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import Any
 
+from idat_tune.backbones import NO_TEACHER
 from idat_tune.config import RunConfig
 from idat_tune.journal import COMPLETE, CONFIRM, EXPLORE, FINAL, TEST, TrialRecord
 from idat_tune.metrics import Speed
 from idat_tune.search.plan import Job, Plan, Resources
 from idat_tune.search.stopping import rule
 
-PLAYS = 50  # of the stopping rule, whose mean is the forecast
+PLAYED = 2000  # trials, in all plays of the stopping rule together, whose mean is the forecast
 RACED = 0.8  # part of the confirm stage that a race leaves of it; measured, see benchmarks/estimate.md
+
+
+Key = tuple[Any, ...]
+LIKELY: Key = ()  # stands for what is likely to be proposed
+KEYS = ("student", "teacher", "adapter.kind", "adapter.hidden_dim", "batch_size")
+
+
+def cost_key(flat: Mapping[str, Any]) -> Key:
+    """What of a flat config its speed and memory hang on."""
+    return tuple(flat[key] for key in KEYS)
 
 
 @dataclass(frozen=True)
 class Pace:
     """What is known of the speed of configs, and which ones are likely to be proposed."""
 
-    known: Mapping[tuple, Speed]  # by `cost_key`
-    sample: Sequence[RunConfig]
+    known: Mapping[Key, Speed]
+    sample: Sequence[Key]
 
-    def of(self, *configs: RunConfig) -> Speed:
+    def of(self, *keys: Key) -> Speed:
         """The speed of a config, or the mean speed of several; what is usual where a config is not known."""
-        found = [self.known.get(cost_key(config)) for config in configs]
-        return Speed.mean([speed for speed in found if speed] or list(self.known.values()))
+        speeds = [self.known[key] for key in keys if key in self.known]
+        return Speed.mean(speeds or list(self.known.values()))
+
+    @property
+    def taught(self) -> float:
+        """The part of what is likely to be proposed that has a teacher."""
+        return statistics.fmean(key[1] != NO_TEACHER for key in self.sample)
 
 
-def cost_key(config: RunConfig) -> tuple:
-    """What speed and memory of a config hang on."""
-    return config.student, config.teacher, config.adapter.kind, config.adapter.hidden_dim, config.batch_size
+def sample_of(plan: Plan) -> list[Key]:
+    """What stands for the plan's space before anything is proposed."""
+    return [cost_key(config.flat()) for config in plan.sample()]
 
 
 @dataclass(frozen=True)
@@ -74,7 +91,7 @@ class Forecast:
     """What is ahead."""
 
     seconds: float  # wall time of all trials
-    stages: Mapping[str, Stage] = field(default_factory=dict)
+    stages: Mapping[str, Stage]
 
     @property
     def busy(self) -> float:
@@ -99,17 +116,23 @@ def forecast(
     _cut(stages[EXPLORE], workers, resources, gpus, standing)
     _confirm(stages[CONFIRM], plan, pace, standing, complete)
     _final(stages[FINAL], plan, pace, standing)
-    if not standing.begun(TEST):
+    for job, through in standing.running:
+        if job.stage in (CONFIRM, FINAL):
+            _add(stages[job.stage], plan, pace, cost_key(job.config.flat()), job.config.epochs - through)
+    if not any(record.stage == TEST for record in standing.records):
         students = 3 * plan.final_seeds  # of winner, default and alone
-        stages[TEST].add(1, 0, students * plan.task.test * pace.of(plan.config_of({}).without_teacher()).val)
+        speed = pace.of(cost_key(plan.config_of({}).without_teacher().flat()))
+        stages[TEST].add(1, 0, students * plan.task.test * speed.val)
     # What needs no decision fills the gaps between stages; at the end the last run of the final stage is waited for.
     wall = sum(stage.wall(workers) for stage in stages.values())
     return Forecast(wall + stages[FINAL].longest * (1 - 1 / workers) / 2, stages)
 
 
-def _seconds(plan: Plan, speed: Speed, epochs: float, final: bool = False) -> float:
-    train, val = plan.task.train, plan.task.val
-    return speed.run(epochs, train + val, 0) if final else speed.run(epochs, train, val)
+def _add(stage: Stage, plan: Plan, pace: Pace, key: Key, epochs: float, runs: float = 1, final: bool = False) -> None:
+    """Add runs of a config; or, where the key is LIKELY, of what is likely to be proposed."""
+    train, val = (plan.task.train + plan.task.val, 0) if final else (plan.task.train, plan.task.val)
+    speed = pace.of(key) if key else pace.of(*pace.sample)
+    stage.add(runs, epochs, speed.run(epochs, train, val))
 
 
 def _explore(stage: Stage, plan: Plan, pace: Pace, standing: Standing) -> float:
@@ -117,20 +140,19 @@ def _explore(stage: Stage, plan: Plan, pace: Pace, standing: Standing) -> float:
     epochs = plan.config_of({}).epochs
     names = {record.id for record in standing.records} | {job.id for job, _ in standing.running}
     first = [] if standing.explored else [job for job in plan.first_jobs() if job.id not in names]
-    begun = standing.begun(EXPLORE)
-    new = 0 if standing.explored or not plan.space.params else max(plan.trials - begun - len(first), 0)
-    for job in (job for job in first if job.arms):
-        stage.add(1, epochs, _seconds(plan, pace.of(job.config), epochs))
-    new += sum(not job.arms for job in first)
+    arms = [job for job in first if job.arms]
+    for job in arms:
+        _add(stage, plan, pace, cost_key(job.config.flat()), epochs)
+    room = max(plan.trials - standing.begun(EXPLORE) - len(arms), 0)
+    new = 0 if standing.explored else room if plan.space.params else len(first) - len(arms)
     mean, ends = _stopped(plan, standing, new)
-    speed = pace.of(*pace.sample)
-    stage.add(new, mean, _seconds(plan, speed, mean))
+    _add(stage, plan, pace, LIKELY, mean, new)
     if new:
-        stage.longest = max(stage.longest, _seconds(plan, speed, epochs))
+        stage.longest = max(stage.longest, pace.of(*pace.sample).run(epochs, plan.task.train, plan.task.val))
     for job, through in standing.running:
         if job.stage == EXPLORE:
             left = max((epochs if job.arms else mean or epochs) - through, 1)
-            stage.add(1, left, _seconds(plan, pace.of(job.config), left))
+            _add(stage, plan, pace, cost_key(job.config.flat()), left)
     return ends + sum(r.stage == EXPLORE and r.status == COMPLETE and not r.arms for r in standing.records)
 
 
@@ -141,23 +163,23 @@ def _stopped(plan: Plan, standing: Standing, new: int) -> tuple[float, float]:
     """
     if not new:
         return 0.0, 0.0
-    plays = [_play(plan, standing, new, random.Random(seed)) for seed in range(PLAYS)]
+    count = max(PLAYED // (new + len(standing.records)), 3)
+    plays = [_play(plan, standing, new, random.Random(seed)) for seed in range(count)]
     return statistics.fmean(ran for ran, _ in plays) / new, statistics.fmean(ended for _, ended in plays)
 
 
 def _play(plan: Plan, standing: Standing, new: int, draw: random.Random) -> tuple[int, int]:
+    """Epochs of the new trials, and how many of them ran to their end."""
     default = plan.config_of({})
     stops = rule(plan.stopping, default.epochs, default.optim.warmup_epochs).stops
     explored = sorted((r for r in standing.records if r.stage == EXPLORE), key=lambda record: record.score)
     for place, record in enumerate(explored):
         for epoch in record.epochs:
             stops(record.id, epoch.epoch + 1, (place + draw.random()) / len(explored))
-    if not explored:  # the arms, which nothing stops
-        for job in plan.first_jobs():
-            rank = draw.random()
-            if job.arms:
-                for epochs in range(1, default.epochs + 1):
-                    stops(job.id, epochs, rank)
+    for arm in [] if explored else plan.arms():  # which nothing stops
+        rank = draw.random()
+        for epochs in range(1, default.epochs + 1):
+            stops(arm, epochs, rank)
     ran = ended = 0
     for number in range(new):
         rank, epochs = draw.random(), 1
@@ -184,12 +206,10 @@ def _confirm(stage: Stage, plan: Plan, pace: Pace, standing: Standing, complete:
     if standing.winner or not plan.folds:
         return
     default = plan.config_of({})
-    arms = [default] if default.alone else [default, default.without_teacher()]
-    taught = statistics.fmean(not config.alone for config in pace.sample)  # as likely is a winner that has a twin
-    best = min(plan.top_k, complete)
-    runs = max((len(arms) + best) * plan.folds * RACED + taught * plan.folds - standing.begun(CONFIRM), 0.0)
-    speed = pace.of(*arms, *pace.sample)
-    stage.add(runs, default.epochs, _seconds(plan, speed, default.epochs))
+    arms = 1 if default.alone else 2  # no_distill has the student of alone
+    contenders = arms + min(plan.top_k, complete)
+    runs = plan.folds * (RACED * contenders + pace.taught) - standing.begun(CONFIRM)
+    _add(stage, plan, pace, LIKELY, default.epochs, max(runs, 0.0))
 
 
 def _final(stage: Stage, plan: Plan, pace: Pace, standing: Standing) -> None:
@@ -201,10 +221,9 @@ def _final(stage: Stage, plan: Plan, pace: Pace, standing: Standing) -> None:
         done = _final_configs(standing)
         configs += [job.config for job in plan.winner_finals("", standing.winner) if job.config not in done]
     for config in configs:
-        stage.add(1, config.epochs, _seconds(plan, pace.of(config), config.epochs, final=True))
+        _add(stage, plan, pace, cost_key(config.flat()), config.epochs, final=True)
     if not standing.winner:
-        epochs = plan.config_of({}).epochs
-        stage.add(plan.final_seeds, epochs, _seconds(plan, pace.of(*pace.sample), epochs, final=True))
+        _add(stage, plan, pace, LIKELY, plan.config_of({}).epochs, plan.final_seeds, final=True)
 
 
 def _final_configs(standing: Standing) -> list[RunConfig]:
@@ -214,11 +233,11 @@ def _final_configs(standing: Standing) -> list[RunConfig]:
 
 def measured(plan: Plan, records: Sequence[TrialRecord]) -> Pace | None:
     """The pace that trials have shown; None before the first has."""
-    by_key: dict[tuple, list[Speed]] = {}
+    by_key: dict[Key, list[Speed]] = {}
     shown = [record for record in records if record.stage in (EXPLORE, CONFIRM) and record.epochs]
     for record in shown:
         speed = Speed.shown(record.epochs, plan.task.train, plan.task.val, record.set_up_seconds)
-        by_key.setdefault(cost_key(RunConfig.from_flat(record.config)), []).append(speed)
+        by_key.setdefault(cost_key(record.config), []).append(speed)
     known = {key: Speed.mean(speeds) for key, speeds in by_key.items()}
-    proposed = [RunConfig.from_flat(record.config) for record in shown if not record.arms and record.stage == EXPLORE]
-    return Pace(known, proposed or plan.sample()) if known else None
+    proposed = [cost_key(record.config) for record in shown if not record.arms and record.stage == EXPLORE]
+    return Pace(known, proposed or sample_of(plan)) if known else None

@@ -14,7 +14,7 @@ from idat_tune.metrics import Speed
 from idat_tune.probe import Probed, Prober
 from idat_tune.search.cluster import Session
 from idat_tune.search.driver import visible_images
-from idat_tune.search.forecast import Pace, cost_key, forecast
+from idat_tune.search.forecast import Key, Pace, cost_key, forecast, sample_of
 from idat_tune.search.plan import Plan, Resources
 
 PROBES = 6  # configs that are measured at most
@@ -39,7 +39,7 @@ def estimates(plans: Sequence[Plan], resources: Resources, price_per_hour: float
             probed = _probe(_chosen(plan, costs), probers)
             for prober in probers:
                 ray.kill(prober)
-            pace = Pace(_speeds(probed, costs), plan.sample())
+            pace = Pace(_speeds(probed, costs), sample_of(plan))
             ahead = forecast(plan, workers, pace, resources, gpus)
             hours = {"hours": (start + ahead.seconds + END_SECONDS) / 3600, "gpu_hours": ahead.busy * gpus / 3600}
             yield {
@@ -80,9 +80,9 @@ def _probers(plan: Plan, workers: int, gpus: float) -> tuple[list[Any], dict[str
 
 def _costs(configs: Sequence[RunConfig]) -> Costs:
     """What the configs cost by their shapes, one of each kind that differs in that; the first ones stay."""
-    distinct: dict[tuple, RunConfig] = {}
+    distinct: dict[Key, RunConfig] = {}
     for config in configs:
-        distinct.setdefault(cost_key(config), config)
+        distinct.setdefault(cost_key(config.flat()), config)
     return {config: cost.describe(config) for config in distinct.values()}
 
 
@@ -115,9 +115,9 @@ def _mean(values: Sequence[Probed]) -> Probed:
     return Probed(speed, max(memory, default=None))
 
 
-def _speeds(probed: Mapping[RunConfig, Probed], costs: Costs) -> dict[tuple, Speed]:
+def _speeds(probed: Mapping[RunConfig, Probed], costs: Costs) -> dict[Key, Speed]:
     """The speed of every kind of config: as measured, or from a line through what was, over their FLOPs."""
-    measured = {cost_key(config): found.speed for config, found in probed.items()}
+    measured = {cost_key(config.flat()): found.speed for config, found in probed.items()}
     gflops = [_gflop(costs[config]) for config in probed]
 
     def between(name: str, gflop: float) -> float:
@@ -128,7 +128,7 @@ def _speeds(probed: Mapping[RunConfig, Probed], costs: Costs) -> dict[tuple, Spe
         return min(max(base + slope * gflop, min(values)), max(values))
 
     beside = statistics.fmean(speed.beside for speed in measured.values())
-    everything = {cost_key(config): _gflop(described) for config, described in costs.items()}
+    everything = {cost_key(config.flat()): _gflop(described) for config, described in costs.items()}
     return {
         key: measured.get(key) or Speed(between("train", gflop), between("val", gflop), beside)
         for key, gflop in everything.items()
