@@ -27,6 +27,7 @@ fix: .venv/installed
 bench: .venv/installed
 	$(BIN)/python -m benchmarks.embedded
 	$(BIN)/python -m benchmarks.overhead
+	$(BIN)/python -m benchmarks.ladder
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv

@@ -1,6 +1,5 @@
 """A few real epochs on a Ray worker: how fast a config trains there, and what memory it takes."""
 
-import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -8,11 +7,14 @@ from itertools import islice
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from idat_tune.config import RunConfig
-from idat_tune.data import Images
+from idat_tune.data import Images, joined
+from idat_tune.engine.devices import choose_device
+from idat_tune.engine.resident import Resident
 from idat_tune.metrics import Speed
-from idat_tune.run import run
+from idat_tune.run import run_on
 from idat_tune.trial import settle
 
 FEW_STEPS = 2  # of the first look at a config, which says whether whole epochs can be afforded
@@ -32,42 +34,49 @@ class Prober:
 
     def __init__(self, images: Mapping[str, Images]):
         settle()
-        self.train, self.val = images["train"], images["val"]
+        self.images = images
+        self.resident: Resident | None = None
 
     def ready(self) -> dict[str, Any]:
         """What the worker is; answers once all imports are through."""
         cuda = torch.cuda.is_available()
         return {
-            "pid": os.getpid(),
             "device": torch.cuda.get_device_name() if cuda else "cpu",
             "gpu_gb": torch.cuda.mem_get_info()[1] / 1e9 if cuda else None,  # of a whole GPU
         }
 
     def probe(self, configs: Sequence[RunConfig]) -> list[Probed]:
-        """Each of the configs, one after the other."""
-        return [probe(config, self.train, self.val) for config in configs]
+        """Each of the configs, one after the other, on images that stay where they are."""
+        train, val = self.images["train"], self.images["val"]
+        rows = torch.arange(len(train) + len(val)).tensor_split([len(train)])
+        found = []
+        for config in configs:
+            if self.resident is None:
+                self.resident = Resident(joined(train, val), choose_device(config.device))
+            found.append(probe(self.resident, config, *rows))
+        return found
 
 
-def probe(config: RunConfig, train: Images, val: Images) -> Probed:
-    """Train a config for a few steps, or for whole epochs where that takes no time."""
+def probe(resident: Resident, config: RunConfig, train: Tensor, val: Tensor) -> Probed:
+    """Train a config twice: for a few steps, then for as many or, where that takes no time, for whole epochs.
+
+    The first time, what the worker keeps from trial to trial is made; it is not counted.
+    """
     few = FEW_STEPS * config.batch_size
-    quick = _timed(config, _first(train, few), _first(val, few), 1)
-    slow = quick.speed.run(1, len(train), len(val)) > AFFORDED
-    return quick if slow else _timed(config, train, val, 2)
+    quick = _timed(resident, config, train[:few], val[:few], 1)
+    if quick.speed.run(1, len(train), len(val)) > AFFORDED:
+        return _timed(resident, config, train[:few], val[:few], 1)
+    return _timed(resident, config, train, val, 2)
 
 
-def _first(images: Images, count: int) -> Images:
-    return Images(images.pixels[:count], images.labels[:count])
-
-
-def _timed(config: RunConfig, train: Images, val: Images, epochs: int) -> Probed:
-    """So many epochs after a first one, in which caches are filled."""
+def _timed(resident: Resident, config: RunConfig, train: Tensor, val: Tensor, epochs: int) -> Probed:
+    """So many epochs after a first one, in which steps are captured."""
     cuda = torch.cuda.is_available()
     if cuda:
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
     began = time.perf_counter()
-    training = run(config.updated({"epochs": max(config.epochs, epochs + 1)}), train, val)
+    training = run_on(resident, config.updated({"epochs": max(config.epochs, epochs + 1)}), train, val)
     set_up = time.perf_counter() - began
     shown = [*islice(training, epochs + 1)]
     memory = torch.cuda.max_memory_reserved() / 1e9 if cuda else None

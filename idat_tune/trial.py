@@ -13,6 +13,7 @@ from safetensors.torch import load, save
 from idat_tune import data
 from idat_tune.config import RunConfig
 from idat_tune.data import Images
+from idat_tune.engine.compiling import pays
 from idat_tune.engine.devices import choose_device
 from idat_tune.engine.resident import Resident
 from idat_tune.journal import COMPLETE, CONFIRM, FAILED, FINAL, TEST
@@ -32,10 +33,14 @@ def settle() -> None:
 class Trial(tune.Trainable):
     """What Ray Tune calls: `step` is one epoch. A failure is a result with a reason, not an exception."""
 
-    def setup(self, config: dict[str, Any], images: Mapping[str, Images]) -> None:
-        """Take the splits once, out of Ray's object store, and prepare the first trial."""
+    def setup(self, config: dict[str, Any], images: Mapping[str, Images], trials: int = 0) -> None:
+        """Take the splits once, out of Ray's object store, and prepare the first trial.
+
+        `trials` is how many this worker may expect; with many on a GPU it compiles before the first.
+        """
         settle()
         self.images = images
+        self.trials = trials
         self.resident: Resident | None = None
         self.reset_config(config)
 
@@ -97,7 +102,9 @@ class Trial(tune.Trainable):
         """Images, backbones and prefixes of this worker; made by its first trial."""
         device = choose_device(config.device)
         if self.resident is None or self.resident.device != device:
-            self.resident = Resident(data.joined(self.images["train"], self.images["val"]), device)
+            images = data.joined(self.images["train"], self.images["val"])
+            steps = self.trials * config.epochs * (len(images) // config.batch_size)
+            self.resident = Resident(images, device, compiled=pays(steps, device))
         return self.resident
 
     def _tested(self) -> Iterator[dict[str, Any]]:

@@ -7,11 +7,12 @@ from optuna.trial import TrialState
 from ray.tune.search import Searcher
 from test_journal import epoch
 
+from idat_tune import data, portfolio
 from idat_tune import space as spaces
 from idat_tune.errors import BadInput
 from idat_tune.journal import COMPLETE, CONFIRM, EXPLORE, FAILED, FINAL, STOPPED, TEST, Journal
 from idat_tune.metrics import WORST, score
-from idat_tune.search import Listener, conductor, finish
+from idat_tune.search import Listener, conductor, finish, plan_search
 from idat_tune.search.cluster import at_once
 from idat_tune.search.conductor import Conductor
 from idat_tune.search.manifest import Manifest, locked
@@ -486,3 +487,19 @@ def test_a_plan_with_an_impossible_trial_is_refused(tmp_path, changes, sentence)
 )
 def test_as_many_trials_run_at_once_as_cores_and_gpus_allow(cpus, gpus, each, fit):
     assert at_once(cpus, gpus, each) == fit
+
+
+def test_the_portfolio_is_tried_right_after_the_arms_where_it_lies_in_the_space(tmp_path, monkeypatch):
+    monkeypatch.setattr(data, "require", lambda task: None)  # as if it were imported
+
+    def first(**fixed):
+        plan = plan_search("dtd", space="idat", trials=16, fixed=fixed, seed=0, seeds=3, out=tmp_path, name="p")
+        return {job.id: job.config.flat() for job in plan.first_jobs()}
+
+    jobs = first()
+    assert list(jobs) == ["arm-default", "arm-alone", "arm-no_distill", *(f"portfolio-{index}" for index in range(5))]
+    best = portfolio.starts("dtd")[0]
+    assert all(jobs["portfolio-0"][key] == best[key] for key in ("adapter.kind", "adapter.hidden_dim", "optim.lr"))
+    held = first(**{"adapter.kind": "sequential", "optim.lr": 0.01})
+    assert {config["optim.lr"] for config in held.values()} == {0.01}
+    assert {config["adapter.hidden_dim"] for config in held.values()} == {4, 16, 32}

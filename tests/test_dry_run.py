@@ -3,9 +3,11 @@
 import json
 
 import pytest
+import torch
 from conftest import command, glyphs
 
 from idat_tune import data
+from idat_tune.engine.resident import Resident
 from idat_tune.metrics import Speed
 from idat_tune.probe import AFFORDED, Probed, probe
 from idat_tune.search import rehearsal
@@ -81,26 +83,33 @@ def test_a_config_that_was_not_measured_lies_between_those_that_were():
     assert (speed.train, speed.val, speed.beside) == pytest.approx((2.0, 0.5, 0.1))
 
 
-def test_a_slow_config_is_measured_on_a_few_steps_and_a_quick_one_on_whole_epochs(monkeypatch):
+@pytest.fixture(scope="module")
+def resident():
+    """The images of digits as a worker keeps them, and their rows."""
     train, val = (data.load("digits", split, 32, 1) for split in ("train", "val"))
+    return Resident(data.joined(train, val), torch.device("cpu")), torch.arange(800), torch.arange(800, 1000)
+
+
+def test_a_slow_config_is_measured_on_a_few_steps_and_a_quick_one_on_whole_epochs(monkeypatch, resident):
     seen = []
 
     def timing(seconds):
-        def timed(config, train, val, epochs):
+        def timed(resident, config, train, val, epochs):
             seen.append((len(train), len(val), epochs))
             return Probed(Speed(seconds / 1000, 0.0, 0.0), None)
 
         return timed
 
+    images, train, val = resident
     for seconds in (10 * AFFORDED, 0.1 * AFFORDED):
         monkeypatch.setattr("idat_tune.probe._timed", timing(seconds))
-        probe(glyphs(), train, val)
-    assert seen == [(64, 64, 1), (64, 64, 1), (800, 200, 2)]
+        probe(images, glyphs(), train, val)
+    assert seen == [(64, 64, 1), (64, 64, 1), (64, 64, 1), (800, 200, 2)]
 
 
-def test_a_probe_is_a_real_training():
-    train, val = (data.load("digits", split, 32, 1) for split in ("train", "val"))
-    found = probe(glyphs(epochs=1), train, val)
+def test_a_probe_is_a_real_training(resident):
+    images, train, val = resident
+    found = probe(images, glyphs(epochs=1), train, val)
     assert found.speed.train > 0
     assert found.memory_gb is None
 

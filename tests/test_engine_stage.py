@@ -3,8 +3,9 @@
 import pytest
 import torch
 from conftest import glyphs, noise
+from torch._dynamo.utils import counters
 
-from idat_tune.engine import padding
+from idat_tune.engine import compiling, padding, stage
 from idat_tune.engine.resident import Resident
 from idat_tune.engine.stage import MaskedPath, Stage, _masked, shape_of
 from idat_tune.kinds import KINDS
@@ -147,18 +148,18 @@ def test_padding_is_exactly_zero_before_and_after_every_step(kind, init):
         optim__lr=1e-2,
     )
     training = run_on(resident(), config, *halves())
-    stage: Stage = training.engine._stage
-    assert stage.shape.adapter.hidden_dim == 8
+    own: Stage = training.engine._stage
+    assert own.shape.adapter.hidden_dim == 8
 
     def rest():
-        for padded, fresh in zip(stage.models, training.engine._fresh, strict=True):
+        for padded, fresh in zip(own.models, training.engine._fresh, strict=True):
             for name, value in fresh.trainable().items():
                 yield padding.outside(padded.trainable()[name], value)
 
     assert sum(value.numel() for value in rest()) > training.student.trainable_params()
     for _ in range(3):
         assert not any(value.any() for value in rest())
-        stage.train(torch.arange(64).view(2, 32), 1e-2, 1.0)
+        own.train(torch.arange(64).view(2, 32), 1e-2, 1.0)
     assert not any(value.any() for value in rest())
 
 
@@ -175,9 +176,9 @@ def test_a_stage_in_bf16_keeps_masters_in_fp32_and_learns_the_same():
     config = glyphs(optim__warmup_epochs=0, optim__lr=1e-3, epochs=3)
     exact = losses_of(run_on(resident(), config, *halves()))
     training = run_on(resident(), config.updated({"precision": "bf16"}), *halves())
-    stage = training.engine._stage
-    assert {value.dtype for model in stage.models for value in model.parameters()} == {torch.bfloat16}
-    assert stage.optimizer.flat.dtype is torch.float32
+    own = training.engine._stage
+    assert {value.dtype for model in own.models for value in model.parameters()} == {torch.bfloat16}
+    assert own.optimizer.flat.dtype is torch.float32
     for ours, theirs in zip(losses_of(training), exact, strict=True):
         assert ours == pytest.approx(theirs, rel=2e-2)
     assert {value.dtype for value in training.student.trained_state().values()} == {torch.float32}
@@ -189,6 +190,31 @@ def test_features_are_compared_without_a_stage():
     assert not worker._stages
 
 
+@pytest.mark.slow
+def test_compiled_blocks_give_the_same_and_are_compiled_once_for_all_trials_of_a_shape(monkeypatch):
+    monkeypatch.setattr(stage, "compile_blocks", lambda model: compiling.compile_blocks(model, backend="eager"))
+    torch._dynamo.reset()
+    counters.clear()
+    config = glyphs(adapter__hidden_dim=6, optim__warmup_epochs=0, model__drop_path=0.2)
+    other = config.updated({"adapter.hidden_dim": 3, "optim.lr": 1e-3, "distill.temperature": 8.0, "seed": 4})
+    plain, compiled = resident(), Resident(noise(96), CPU, staged=True, compiled=True)
+    graphs = []
+    for trial in (config, other):
+        theirs, ours = (losses_of(run_on(worker, trial, *halves())) for worker in (plain, compiled))
+        for our, their in zip(ours, theirs, strict=True):
+            assert our == pytest.approx(their, rel=1e-5)
+        graphs.append(counters["stats"]["unique_graphs"])
+    # Student and teacher, all tokens or the class token alone, training or validation.
+    assert graphs == [8, 8]
+
+
+def test_compiling_waits_for_a_gpu_and_many_trials():
+    steps = 100 * 31
+    assert not compiling.pays(5 * steps, torch.device("cuda"))
+    assert compiling.pays(64 * steps, torch.device("cuda"))
+    assert not compiling.pays(10**9, CPU)
+
+
 @pytest.mark.gpu
 def test_recorded_steps_have_the_losses_of_the_eager_ones():
     images = noise(96)
@@ -196,6 +222,15 @@ def test_recorded_steps_have_the_losses_of_the_eager_ones():
     device = torch.device("cuda")
     eager, staged = (run_on(Resident(images, device, way), config, *halves()) for way in (False, True))
     for ours, theirs in zip(losses_of(staged), losses_of(eager), strict=True):
+        assert ours == pytest.approx(theirs, rel=1e-4)
+
+
+@pytest.mark.gpu
+def test_two_streams_give_what_one_gives():
+    config = glyphs(device="cuda", optim__warmup_epochs=0)
+    device = torch.device("cuda")
+    one, two = (run_on(Resident(noise(96), device, two_streams=way), config, *halves()) for way in (False, True))
+    for ours, theirs in zip(losses_of(two), losses_of(one), strict=True):
         assert ours == pytest.approx(theirs, rel=1e-4)
 
 

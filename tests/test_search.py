@@ -234,6 +234,35 @@ def test_a_worker_that_is_killed_costs_one_attempt_and_no_result(tmp_path):
     assert result["trials"]["failed"] == 0
 
 
+def may_mount():
+    """Whether this machine lets a user have a small disk of his own."""
+    return (
+        subprocess.run(["unshare", "-rm", "mount", "-t", "tmpfs", "tmpfs", "/mnt"], capture_output=True).returncode == 0
+    )
+
+
+@pytest.mark.skipif(not may_mount(), reason="needs a disk of its own that can be filled")
+def test_a_disk_that_runs_full_is_said_in_one_sentence_and_the_search_goes_on_once_there_is_room(tmp_path):
+    options = "--task digits --trials 1 --epochs 2 --seeds 1 --no-confirm --set teacher=none --name full --json"
+    search = f"{sys.executable} -m idat_tune.cli search {options} --out {tmp_path}/disk"
+    script = f"""
+        mount -t tmpfs -o size=8m tmpfs {tmp_path}
+        {search} >/dev/null & search=$!
+        until test -s {tmp_path}/disk/full/journal.jsonl; do sleep 0.02; done
+        dd if=/dev/zero of={tmp_path}/filler bs=1k 2>/dev/null
+        wait $search; echo "exit code $?" >&2
+        rm {tmp_path}/filler
+        {search} && cat {tmp_path}/disk/full/journal.jsonl
+    """
+    done = subprocess.run(["unshare", "-rm", "sh", "-c", script], capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stderr
+    assert "is full; make room and give the same command again: what was finished is kept" in done.stderr
+    assert "exit code 1" in done.stderr
+    result, *records = map(json.loads, done.stdout.splitlines())
+    assert result["trials"] == {"complete": 1, "stopped": 0, "failed": 0}
+    assert len({record["id"] for record in records}) == len(records) == 3  # default, its final run, the test
+
+
 def test_several_tasks_come_back_as_a_list(tmp_path):
     done = command(
         "search", "--task", "sprites_loc", "--task", "sprites_ori", "--trials", 1, "--epochs", 1, "--seeds", 1,

@@ -23,7 +23,17 @@ class FlatAdamW:
     a handful of operations instead of a dozen per parameter. `groups` says which parameters get which decay.
     """
 
-    def __init__(self, config: OptimConfig, modules: Sequence[nn.Module], dtype: torch.dtype = torch.float32):
+    def __init__(
+        self,
+        config: OptimConfig,
+        modules: Sequence[nn.Module],
+        dtype: torch.dtype = torch.float32,
+        recordable: bool = False,
+    ):
+        """Take over the parameters of the modules that train; `dtype` is what they compute in.
+
+        `recordable`: whether steps may be recorded as part of a CUDA graph.
+        """
         self.groups = decay_groups(config, modules)
         self._parameters = [parameter for group in self.groups for parameter in group["params"]]
         self.flat = nn.Parameter(torch.cat([parameter.detach().float().reshape(-1) for parameter in self._parameters]))
@@ -41,9 +51,10 @@ class FlatAdamW:
             eps=1e-8,
             weight_decay=0.0,
             fused=device.type in FUSED,
-            capturable=device.type == "cuda",
+            capturable=recordable and device.type == "cuda",
         )
         self.flat.grad = torch.zeros_like(self.flat)
+        self._gradient = self.flat.grad if dtype is torch.float32 else torch.zeros_like(self._working)
 
     def values(self) -> dict[int, Tensor]:
         """The fp32 value of every parameter, by the parameter's id: views of the buffer, in the parameter's shape."""
@@ -52,8 +63,10 @@ class FlatAdamW:
     def step(self, loss: Tensor) -> None:
         """One update down the gradient of a scalar; what it does not depend on has gradient 0."""
         found = torch.autograd.grad(loss, self._parameters, materialize_grads=True)
-        assert self.flat.grad is not None
-        torch.cat([gradient.reshape(-1) for gradient in found], out=self.flat.grad)
+        torch.cat([gradient.reshape(-1) for gradient in found], out=self._gradient)
+        if self.flat.grad is not self._gradient:
+            assert self.flat.grad is not None
+            self.flat.grad.copy_(self._gradient)
         # Not times (1 - lr * decay), which fp32 rounds to a multiple of 6e-8.
         self._decayed.addcmul_(self._decayed, self.lr * self.decay, value=-1)
         self._adamw.step()

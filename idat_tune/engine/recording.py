@@ -1,6 +1,7 @@
 """A function without arguments as one CUDA graph: recorded once, then replayed; elsewhere, itself."""
 
 import logging
+import warnings
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any
@@ -29,7 +30,8 @@ def recorded(
     if device.type != "cuda":
         return function
     try:
-        with undone():
+        with undone(), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "This instance was constructed with capturable=True")  # as warm-up is
             return _record(function, device, pool).replay
     except torch.OutOfMemoryError:
         raise

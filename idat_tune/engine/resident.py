@@ -30,13 +30,27 @@ class Resident:
     copy and one prefix. Nothing that a trial changes is kept here.
     """
 
-    def __init__(self, images: Images, device: torch.device, staged: bool | None = None):
+    def __init__(
+        self,
+        images: Images,
+        device: torch.device,
+        staged: bool | None = None,
+        compiled: bool = False,
+        two_streams: bool = False,
+    ):
         """Take the images, whose bytes are copied to the device once.
 
-        `staged`: whether trials run on stages, which pays where steps are recorded: on CUDA, unless given.
+        Args:
+            images: all that trials may see.
+            device: where they compute.
+            staged: whether trials run on stages, which pays where steps are recorded: on CUDA, unless given.
+            compiled: whether stages compile the blocks of their models; `compiling.pays` says when to.
+            two_streams: whether stages compute the teacher beside the student on CUDA. Not yet measured, so off.
         """
         self.device = device
         self.staged = device.type == "cuda" if staged is None else staged
+        self.compiled = compiled
+        self.side = torch.cuda.Stream(device) if two_streams and device.type == "cuda" else None
         # The arrays may be read-only views of memory that other processes share.
         self.pixels = torch.tensor(images.pixels, device=device)
         self.labels = torch.tensor(images.labels, device=device)

@@ -15,6 +15,7 @@ from idat_tune import adapters
 from idat_tune.config import RunConfig
 from idat_tune.distill import distillation
 from idat_tune.engine import padding
+from idat_tune.engine.compiling import compile_blocks
 from idat_tune.engine.devices import bf16, choose_attention
 from idat_tune.engine.eager import EVAL_BATCH, LOSSES, joint, rows_of
 from idat_tune.engine.optimizer import FlatAdamW
@@ -58,14 +59,14 @@ class MaskedPath(nn.Module):
         if not self.training:
             return x
         assert self.mask_B is not None
-        return x * self.mask_B.to(x.dtype).view(-1, *[1] * (x.ndim - 1))
+        return x * self.mask_B.view(-1, *[1] * (x.ndim - 1))
 
 
 class Stage:
     """Models, optimizer and steps of one shape. A trial takes it with its own values and leaves it to the next."""
 
     def __init__(self, shape: RunConfig, resident: Resident, classes: int, low: torch.dtype):
-        self.resident, self.shape = resident, shape
+        self.resident, self.shape, self._low = resident, shape, low
         device = resident.device
         student, teacher = resident.build_pair(shape, classes, low)
         self.models = [student] if teacher is None else [student, teacher]
@@ -74,10 +75,13 @@ class Stage:
         splits = [resident.split(model, shape, whole=False) for model in self.models]
         # After the cut, which is where something random begins.
         self._paths = [path for model in self.models for path in _masked(model)]
+        if resident.compiled:
+            for model in self.models:
+                compile_blocks(model)
         self._suffixes = [split.suffix for split in splits]
         pairs = zip((shape.student, shape.teacher), splits, strict=False)
         self._parts = [resident.prefix(name, split, shape) for name, split in pairs]
-        self.optimizer = FlatAdamW(shape.optim, self.models, low)
+        self.optimizer = FlatAdamW(shape.optim, self.models, low, recordable=True)
         self._make_buffers(device)
         self._steps: dict[str, Callable[[], None]] = {}
         self._pool = resident.graph_pool
@@ -136,7 +140,7 @@ class Stage:
         self._totals.zero_()
         self.optimizer.lr.fill_(lr)
         self._weight.fill_(weight)
-        for _ in order:
+        for _ in range(len(order)):
             step()
         return self._totals.clone()
 
@@ -180,7 +184,7 @@ class Stage:
         index_B = self._order.index_select(0, self._at)[0]
         if self._paths:
             kept_PB = self._chance.index_select(0, self._at)[0] < self._keep
-            for path, mask_B in zip(self._paths, (kept_PB / self._keep).unbind(), strict=True):
+            for path, mask_B in zip(self._paths, (kept_PB / self._keep).to(self._low).unbind(), strict=True):
                 path.mask_B = mask_B
         for model in self.models:
             model.train()
@@ -193,7 +197,16 @@ class Stage:
 
     def _logits(self, index: Tensor) -> list[Tensor]:
         batches = rows_of(self._parts, index)
-        return [suffix(parts).float() for suffix, parts in zip(self._suffixes, batches, strict=True)]
+        side = self.resident.side
+        if side is None or len(batches) == 1:
+            return [suffix(parts).float() for suffix, parts in zip(self._suffixes, batches, strict=True)]
+        main = torch.cuda.current_stream(side.device)
+        side.wait_stream(main)
+        with torch.cuda.stream(side):  # and so its backward pass, which autograd computes where the forward one was
+            teacher_BC = self._suffixes[1](batches[1]).float()
+        student_BC = self._suffixes[0](batches[0]).float()
+        main.wait_stream(side)
+        return [student_BC, teacher_BC]
 
     def _evaluate(self) -> None:
         for model in self.models:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from idat_tune import data, tasks
+from idat_tune import data, portfolio, tasks
 from idat_tune import space as spaces
 from idat_tune.search.listener import LOG, Interrupted, Listener
 from idat_tune.search.manifest import check_resumable, check_writable
@@ -175,7 +175,7 @@ def plan_search(
     data.require(known.name)
     check_writable(plan.out)
     check_resumable(plan)
-    return plan
+    return plan.hinted({f"portfolio-{index}": point for index, point in enumerate(portfolio.starts(known.name))})
 
 
 def _free_name(out: Path, task: str) -> str:

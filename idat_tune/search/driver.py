@@ -4,7 +4,7 @@ import errno
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -21,11 +21,13 @@ from idat_tune.search.conductor import Conductor
 from idat_tune.search.listener import LOG, Interrupted, Listener
 from idat_tune.search.manifest import Manifest, locked
 from idat_tune.search.plan import Plan, Resources
+from idat_tune.tasks import Task
 from idat_tune.tracking import Tracker
 from idat_tune.trial import Trial
 
 MOST_TEXT = 500  # characters of a reason in a tag
 JOURNAL = "journal.jsonl"  # in the search folder
+MOST_HINTS = 5  # as many as a portfolio has: the gain of more is small
 MANY = 1_000_000  # the conductor, not Tune, says when there are no more trials
 
 
@@ -35,12 +37,12 @@ def drive(plans: Iterable[Plan], resources: Resources, listen: Callable[[Plan], 
     What won on one task is tried early on the next.
     """
     session = Session(resources)
-    winners: dict[str, dict[str, Any]] = {}
+    winners: dict[Task, dict[str, Any]] = {}  # newest first
     try:
         if resources.gpu_hours is not None:
             session.start()  # before anything is written: it refuses where trials take no GPU
         for asked in plans:
-            plan = asked.hinted(winners)
+            plan = asked.hinted(_nearest(winners, asked))
             if not (plan.folder / JOURNAL).exists():
                 # Before anything is written; and once, instead of by all workers at the same time.
                 for name in plan.backbones():
@@ -49,10 +51,16 @@ def drive(plans: Iterable[Plan], resources: Resources, listen: Callable[[Plan], 
                 manifest = Manifest(plan, data.content_hash(plan.task.name))
                 found = manifest.content["result"] or _search(plan, resources, session, manifest, listen(plan))
                 if found["winner"]:
-                    winners = {f"from-{plan.task.name}": found["winner"]["config"], **winners}
+                    winners = {plan.task: found["winner"]["config"], **winners}
                 yield found
     finally:
         session.close()
+
+
+def _nearest(winners: Mapping[Task, Mapping[str, Any]], plan: Plan) -> dict[str, Mapping[str, Any]]:
+    """What won on a few other tasks, by trial id: those of the same group first."""
+    others = sorted(winners, key=lambda task: task.group != plan.task.group)
+    return {f"from-{task.name}": winners[task] for task in others[:MOST_HINTS]}
 
 
 def _search(
@@ -72,7 +80,7 @@ def _search(
         store.join()
         tracker = Tracker(plan.out, plan.task.name)
         with _closing(plan, tracker, journal, listener):
-            _open(tracker, plan, journal, manifest)
+            open_parent(tracker, plan, journal, manifest)
             budget = Budget(plan, resources, journal, manifest, gpus)
             conductor = Conductor(plan, journal, manifest, tracker, listener, budget)
             listener.search_started(plan, workers, journal.records, budget)
@@ -93,7 +101,7 @@ def visible_images(plan: Plan) -> dict[str, Images]:
     }
 
 
-def _open(tracker: Tracker, plan: Plan, journal: Journal, manifest: Manifest) -> None:
+def open_parent(tracker: Tracker, plan: Plan, journal: Journal, manifest: Manifest) -> None:
     """Open the parent run, and complete what a crash left of its children."""
     params = {
         "task": plan.task.name,
@@ -144,9 +152,9 @@ def _disk_is_full(failure: BaseException | None) -> bool:
 
 
 def _tune(plan: Plan, conductor: Conductor, workers: int, gpus: float) -> None:
-    trainable = tune.with_resources(tune.with_parameters(Trial, images=visible_images(plan)), {"cpu": 1, "gpu": gpus})
+    trainable = tune.with_parameters(Trial, images=visible_images(plan), trials=plan.trials // workers)
     tuner = tune.Tuner(
-        trainable,
+        tune.with_resources(trainable, {"cpu": 1, "gpu": gpus}),
         tune_config=tune.TuneConfig(
             num_samples=MANY,
             search_alg=conductor,

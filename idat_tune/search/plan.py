@@ -184,10 +184,13 @@ class Plan:
         return jobs
 
     def hinted(self, hints: Mapping[str, Mapping[str, Any]]) -> Self:
-        """The plan with more points to try early, by trial id: of each what the space searches, if it lies in it."""
+        """The plan with more points to try early, by trial id: of each what the space searches, if it lies in it.
+
+        They come before those that the plan has already.
+        """
         points = {name: self.space.part(point) for name, point in hints.items()}
         fitting = [(name, tuple(point.items())) for name, point in points.items() if point]
-        return replace(self, hints=(*self.hints, *fitting))
+        return replace(self, hints=(*fitting, *self.hints))
 
     def arm_finals(self) -> list[Job]:
         """What of the final run is known before the winner is: default and alone on all training images, per seed."""

@@ -8,8 +8,7 @@ from typing import Any
 
 import ray
 
-from idat_tune import cost, tracking
-from idat_tune.backbones import NO_TEACHER, RANDOM
+from idat_tune import cost, model, tracking
 from idat_tune.config import RunConfig
 from idat_tune.metrics import Speed
 from idat_tune.probe import Probed, Prober
@@ -30,6 +29,8 @@ def estimates(plans: Sequence[Plan], resources: Resources, price_per_hour: float
     began = time.perf_counter()
     session = Session(resources)
     try:
+        for name in dict.fromkeys(name for plan in plans for name in plan.backbones()):
+            model.fetch(name)  # as a search does
         workers, gpus = _start(plans[0], session)
         for number, plan in enumerate(plans):
             probers, found = _probers(plan, workers, gpus)
@@ -100,20 +101,12 @@ def _probe(configs: Sequence[RunConfig], probers: Sequence[Any]) -> dict[RunConf
     """Measure the configs on all workers at once, each in another order: they slow each other down as trials do."""
     starts = [number % len(configs) for number in range(len(probers))]
     turns = [[*configs[start:], *configs[:start]] for start in starts]
-    asked = [prober.probe.remote([*map(_untrained, turn)]) for prober, turn in zip(probers, turns, strict=True)]
+    asked = [prober.probe.remote(turn) for prober, turn in zip(probers, turns, strict=True)]
     found: dict[RunConfig, list[Probed]] = {config: [] for config in configs}
     for turn, answer in zip(turns, ray.get(asked), strict=True):
         for config, probed in zip(turn, answer, strict=True):
             found[config].append(probed)
     return {config: _mean(values) for config, values in found.items()}
-
-
-def _untrained(config: RunConfig) -> RunConfig:
-    """The same with random weights, so that nothing needs to be fetched for an estimate."""
-    names = {role: getattr(config, role) for role in ("student", "teacher")}
-    return config.updated(
-        {role: RANDOM + name.removeprefix(RANDOM) for role, name in names.items() if name != NO_TEACHER}
-    )
 
 
 def _mean(values: Sequence[Probed]) -> Probed:

@@ -65,13 +65,15 @@ class Findings:
 
     def _named(self) -> dict[str, TrialRecord]:
         found = {arm: arm_record(self.journal, arm) for arm in (DEFAULT, ALONE, NO_DISTILL)}
-        twin = self.winner and self.winner.id in self.confirmation.configs and self._twin(self.winner.id)
-        found = {WINNER: self.winner, **found, WINNER_ALONE: twin or None}
+        found = {WINNER: self.winner, **found, WINNER_ALONE: self._twin()}
         return {name: record for name, record in found.items() if record is not None}
 
-    def _twin(self, name: str) -> TrialRecord | None:
-        twin = self.confirmation.alone_of(name)
-        return contender(self.journal, twin, self.plan.seed) if twin else None
+    def _twin(self) -> TrialRecord | None:
+        """The winner's twin without a teacher, unless that is the arm of that name."""
+        there = self.winner is not None and self.winner.id in self.confirmation.configs
+        name = self.confirmation.alone_of(self.winner.id) if self.winner and there else None
+        twin = contender(self.journal, name, self.plan.seed) if name else None
+        return None if twin is None or twin.arms else twin
 
     def confirmed(self, record: TrialRecord) -> dict[str, Any] | None:
         """Mean accuracy over the splits of the confirm stage, with its standard error; None if it had no part."""
