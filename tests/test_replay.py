@@ -165,7 +165,7 @@ def test_a_comparison_holds_the_defaults_against_random_search_at_full_budget(pa
 
 
 def test_epochs_between_two_points_are_interpolated():
-    points = [compare.Point(8, 80, 20, 0.5, 0.1, 0), compare.Point(16, 160, 40, 0.7, 0.1, 0)]
+    points = [compare.Point(8, 80, 20, 0.5, 0.1, 0, 1), compare.Point(16, 160, 40, 0.7, 0.1, 0, 1)]
     curve = compare.Curve("any", 2, tuple(points))
     assert curve.epochs_to(0.6) == pytest.approx(150)
     assert curve.epochs_to(0.4) == 100
@@ -210,3 +210,14 @@ def test_the_command_prints_json_and_draws(path, tmp_path):
     assert [task["task"] for task in found["tasks"]] == ["digits", "sprites_loc"]
     assert found["tasks"][0]["settings"][1]["points"][0]["trials"] == 8
     assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_table_that_we_ship_is_small_and_complete():
+    assert table.SHIPPED.stat().st_size < 1_000_000
+    recordings = table.read()
+    assert table.tasks_of(recordings) == ("digits", "sprites_loc")
+    for task in table.tasks_of(recordings):
+        curves = table.curves_of(recordings, task)
+        assert len(curves) >= 200
+        assert {len(run.val_accuracy) for known in curves.values() for run in known.runs.values()} == {10}
+        assert all(set(known.runs) == {0, 1, 2, 3, 4} for known in curves.values())

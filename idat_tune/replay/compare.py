@@ -65,6 +65,7 @@ class Point:
     test_accuracy: float  # of the chosen config, a fraction
     standard_error: float  # of that, over replays
     below_default: float  # part of the replays that chose a config more than its standard error below the default
+    trainable_params: float  # of the chosen config's student
 
     @property
     def epochs(self) -> float:
@@ -246,4 +247,5 @@ def _point(benchmark: Benchmark, trials: int, outcomes: Sequence[Chosen]) -> Poi
         test_accuracy=statistics.fmean(accuracies),
         standard_error=statistics.stdev(accuracies) / math.sqrt(len(accuracies)),
         below_default=statistics.fmean(worse),
+        trainable_params=statistics.fmean(benchmark.curves[outcome.config].trainable_params for outcome in outcomes),
     )
