@@ -165,7 +165,7 @@ def test_a_comparison_holds_the_defaults_against_random_search_at_full_budget(pa
 
 
 def test_epochs_between_two_points_are_interpolated():
-    points = [compare.Point(8, 80, 20, 0.5, 0.1, 0, 1), compare.Point(16, 160, 40, 0.7, 0.1, 0, 1)]
+    points = [compare.Point(8, 80, 20, 0.5, 0.1, 0, 0, 1), compare.Point(16, 160, 40, 0.7, 0.1, 0, 0, 1)]
     curve = compare.Curve("any", 2, tuple(points))
     assert curve.epochs_to(0.6) == pytest.approx(150)
     assert curve.epochs_to(0.4) == 100

@@ -41,7 +41,7 @@ GROUPS: dict[str, dict[str, Setting]] = {
     "stopping": {
         "stopping none": Setting(Explore(stopping=NONE)),
         "stopping median": Setting(Explore(stopping=MEDIAN)),
-        **{f"grace {epochs}": Setting(Explore(grace=epochs)) for epochs in (1, 2, 3, 4)},
+        **{f"grace {epochs}": Setting(Explore(grace=epochs)) for epochs in (1, 3, 4)},
         **{f"eta {eta}": Setting(Explore(eta=eta)) for eta in (2, 3, 4)},
     },
     "confirm": {
@@ -65,6 +65,7 @@ class Point:
     test_accuracy: float  # of the chosen config, a fraction
     standard_error: float  # of that, over replays
     below_default: float  # part of the replays that chose a config more than its standard error below the default
+    worst: float  # test accuracy of the worst choice minus the default's, a fraction
     trainable_params: float  # of the chosen config's student
 
     @property
@@ -247,5 +248,6 @@ def _point(benchmark: Benchmark, trials: int, outcomes: Sequence[Chosen]) -> Poi
         test_accuracy=statistics.fmean(accuracies),
         standard_error=statistics.stdev(accuracies) / math.sqrt(len(accuracies)),
         below_default=statistics.fmean(worse),
+        worst=min(accuracies) - default,
         trainable_params=statistics.fmean(benchmark.curves[outcome.config].trainable_params for outcome in outcomes),
     )

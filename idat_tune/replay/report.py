@@ -14,9 +14,9 @@ def markdown(comparison: Comparison) -> str:
         f"{100 * comparison.best:.2f}, of what the base chooses {100 * base.test_accuracy:.2f} ± "
         f"{100 * base.standard_error:.2f} after {base.epochs:.0f} epochs.",
         "",
-        "| setting | replays | trials | epochs: explore + confirm | test accuracy, % | below default | parameters "
-        f"| at {QUARTER} epochs | epochs to reach the base |",
-        "|---|---:|---:|---:|---:|---:|---:|---:|---:|",
+        "| setting | replays | trials | epochs: explore + confirm | test accuracy, % | below default | worst "
+        f"| parameters | at {QUARTER} epochs | epochs to reach the base |",
+        "|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|",
         *[_row(curve, base.test_accuracy) for curve in comparison.curves],
         "",
     ]
@@ -33,6 +33,7 @@ def _row(curve: Curve, wanted: float) -> str:
         f"{shown.explored:.0f} + {shown.confirmed:.0f}",
         f"{100 * shown.test_accuracy:.2f} ± {100 * shown.standard_error:.2f}",
         f"{100 * shown.below_default:.1f} %",
+        f"{100 * shown.worst:+.2f}",
         f"{shown.trainable_params:,.0f}",
         "-" if at_quarter is None else f"{100 * at_quarter:.2f}",
         "not reached" if reached is None else f"{reached:.0f}",
