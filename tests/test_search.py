@@ -54,7 +54,7 @@ def test_stdout_is_json_alone_and_no_noise_reaches_the_screen(searched):
     for line in done.stderr.splitlines():
         assert line.startswith(
             (
-                *("search ", "arm-", "trial-", "confirm-", "final-"),
+                *("search ", "arm-", "portfolio-", "trial-", "confirm-", "final-"),
                 *("exploring ends", "the winner", "the test", "test "),
             )
         ), line
@@ -182,7 +182,7 @@ def kill_raylet(running):
 
 CUTS = [  # when the journal holds this, how the search is cut off, how it ends, and what it says
     ('"stage": "explore"', subprocess.Popen.kill, -signal.SIGKILL, ""),
-    ('"id": "trial-000"', kill_raylet, 1, "Ray's raylet process died; what was finished is kept. Go on: "),
+    ('"arms": []', kill_raylet, 1, "Ray's raylet process died; what was finished is kept. Go on: "),
     ('"stage": "confirm"', lambda running: running.send_signal(signal.SIGINT), 130, "was interrupted"),
     ('"stage": "final"', lambda running: running.send_signal(signal.SIGTERM), 130, "Go on: "),
 ]

@@ -31,8 +31,10 @@ def search(
     ] = None,
     epochs: Annotated[int | None, typer.Option(metavar="N", help="Epochs per trial; the space's if absent.")] = None,
     seeds: Annotated[int, typer.Option(metavar="N", help="Runs of the winner in the final run.")] = 3,
-    top_k: Annotated[int, typer.Option(metavar="K", help="Best configs to confirm, beside the arms.")] = 5,
-    folds: Annotated[int, typer.Option(metavar="N", help="Splits to confirm them on.")] = 5,
+    top_k: Annotated[
+        int | None, typer.Option(metavar="K", help="Best configs to confirm, beside the arms; 2 if absent.")
+    ] = None,
+    folds: Annotated[int | None, typer.Option(metavar="N", help="Splits to confirm them on; 5 if absent.")] = None,
     no_confirm: Annotated[
         bool, typer.Option("--no-confirm", help="Take the best on one val split; marked as unconfirmed.")
     ] = False,
@@ -72,7 +74,7 @@ def search(
     from idat_tune import tasks
     from idat_tune.config import parse_assignments
     from idat_tune.search import Resources, plan_search
-    from idat_tune.search.plan import HALVING, TPE
+    from idat_tune.search.plan import FOLDS, HALVING, TOP_K, TPE
 
     check_positive("--hours", hours)
     check_positive("--gpu-hours", gpu_hours)
@@ -99,8 +101,8 @@ def search(
             fixed=fixed,
             seed=seed,
             seeds=seeds,
-            top_k=top_k,
-            folds=0 if no_confirm else folds,
+            top_k=TOP_K if top_k is None else top_k,
+            folds=0 if no_confirm else FOLDS if folds is None else folds,
             reopen_test=reopen_test,
             out=out,
             name=f"{name}-{known.name}" if several else name,

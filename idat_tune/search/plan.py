@@ -17,7 +17,7 @@ from idat_tune.space import Choice, Domain, Space
 from idat_tune.tasks import Task
 
 DEFAULT, ALONE, NO_DISTILL, WINNER = "default", "alone", "no_distill", "winner"  # arms
-TOP_K, FOLDS = 5, 5  # of the confirm stage
+TOP_K, FOLDS = 2, 5  # of the confirm stage; chosen by measurement, see benchmarks/defaults.md
 
 SAMPLERS = TPE, RANDOM, GRID, GP = ("tpe", "random", "grid", "gp")
 RULES = HALVING, MEDIAN, NONE = ("halving", "median", "none")  # which end proposed trials early
