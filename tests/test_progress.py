@@ -42,7 +42,7 @@ def test_every_trial_has_a_line_that_says_how_much_time_is_left(lines):
     trials = [line for line in lines if re.match("(arm|trial|confirm|final)-", line)]
     assert len(trials) > 6
     assert all(re.search(r"  (\d+ \w+ ?)+left$", line) for line in trials)
-    assert trials[0].endswith(" min 58 s left")
+    assert re.search(r" \d+ min \d+ s left$", trials[0])
     assert lines[-1].endswith("  0 s left")
 
 
