@@ -610,3 +610,15 @@ def test_the_seed_is_not_a_setting_of_the_space(tmp_path, place):
     fixed = {"seed": 5} if place == "fixed" else {}
     with pytest.raises(BadInput, match="the seed is chosen with --seed"):
         a_plan(tmp_path, space=space, fixed=fixed)
+
+
+def test_an_interrupt_that_got_lost_is_raised_again_and_the_running_trial_is_no_result(tmp_path):
+    """Ray may swallow a KeyboardInterrupt, as one that came while a destructor ran."""
+    conducting = begin(a_plan(tmp_path))
+    payload = conducting.suggest("t")
+    conducting.asked_to_stop = lambda: True
+    with pytest.raises(KeyboardInterrupt):
+        conducting.on_trial_result("t", results_of(payload)[0])
+    with pytest.raises(KeyboardInterrupt):
+        conducting.suggest("another")
+    assert conducting.journal.records == []

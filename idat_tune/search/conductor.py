@@ -2,6 +2,7 @@
 
 import time
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -67,6 +68,7 @@ class Conductor(Searcher):
         tracker: Tracker,
         listener: Listener,
         budget: Budget | None = None,
+        asked_to_stop: Callable[[], bool] = lambda: False,
     ):
         super().__init__(metric=METRIC, mode="max")
         self.plan = plan
@@ -74,6 +76,7 @@ class Conductor(Searcher):
         self.manifest = manifest
         self.tracker = tracker
         self.listener = listener
+        self.asked_to_stop = asked_to_stop
         self.budget = budget or Budget(plan, Resources(), journal, manifest)
         self.ended_by: str | None = None  # what of the budget ended exploring, in this session
         self.distributions = {param.label: distribution(param.domain) for param in plan.space.params}
@@ -93,6 +96,7 @@ class Conductor(Searcher):
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         """The next trial, None to be asked again later, or FINISHED."""
+        self._stop_if_asked()
         next_up = self._next()
         if next_up is None:
             self.finished = not self.live
@@ -165,6 +169,7 @@ class Conductor(Searcher):
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """An epoch of a running trial."""
+        self._stop_if_asked()
         live = self.live[trial_id]
         epoch = live.hear(result)
         if epoch is None:
@@ -172,6 +177,11 @@ class Conductor(Searcher):
         self._report(live, epoch.epoch, result["score"])
         self.budget.note(self._exploring())
         self.listener.epoch_done(live.job, epoch)
+
+    def _stop_if_asked(self) -> None:
+        """Interrupt once more where the first interrupt was swallowed."""
+        if self.asked_to_stop():
+            raise KeyboardInterrupt
 
     def _report(self, live: Live, epoch: int, rank: float) -> None:
         if live.proposal is not None and epoch > live.reported:

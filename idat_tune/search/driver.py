@@ -72,7 +72,7 @@ def _search(
     log_to(plan.folder / LOG)
     journal = Journal(plan.folder / JOURNAL)
     session.lost = listener.ray_lost
-    with _terminated_as_interrupted():
+    with _interruptible() as asked:
         # A new tracking store takes seconds to lay out, and so does Ray to start: both at once. As a daemon, so that
         # Ctrl-C need not wait for it.
         store = threading.Thread(target=tracking.lay_out, args=(plan.out,), daemon=True)
@@ -83,10 +83,10 @@ def _search(
         with _closing(plan, tracker, journal, listener):
             open_parent(tracker, plan, journal, manifest)
             budget = Budget(plan, resources, journal, manifest, gpus)
-            conductor = Conductor(plan, journal, manifest, tracker, listener, budget)
+            conductor = Conductor(plan, journal, manifest, tracker, listener, budget, asked.is_set)
             listener.search_started(plan, workers, journal.records, budget)
             _tune(plan, conductor, workers, gpus)
-            if not conductor.finished:
+            if asked.is_set() or not conductor.finished:
                 raise Interrupted("Ray Tune was told to stop")
             journal.write_tables(plan.folder)
             return _gather(conductor, plan, journal, manifest, tracker, time.perf_counter() - began)
@@ -187,22 +187,29 @@ def _trial_name(trial: Any) -> str:
     return trial.config["id"]
 
 
-def _interrupt(*_: Any) -> None:
-    # Not by way of SIGINT, which a shell has background jobs ignore.
-    raise KeyboardInterrupt
-
-
 @contextmanager
-def _terminated_as_interrupted() -> Iterator[None]:
-    """SIGTERM takes the way of Ctrl-C."""
+def _interruptible() -> Iterator[threading.Event]:
+    """Ctrl-C and SIGTERM raise KeyboardInterrupt; the event tells of one that got lost, as in a destructor of Ray's.
+
+    SIGINT stays ignored where a shell has background jobs ignore it.
+    """
+    asked = threading.Event()
     if threading.current_thread() is not threading.main_thread():
-        yield
+        yield asked
         return
-    before = signal.signal(signal.SIGTERM, _interrupt)
+
+    def interrupt(*_: Any) -> None:
+        asked.set()
+        raise KeyboardInterrupt
+
+    ignored = signal.getsignal(signal.SIGINT) == signal.SIG_IGN
+    numbers = [signal.SIGTERM] if ignored else [signal.SIGTERM, signal.SIGINT]
+    before = {number: signal.signal(number, interrupt) for number in numbers}
     try:
-        yield
+        yield asked
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _gather(
