@@ -14,7 +14,7 @@ from idat_tune.search.plan import Job, Plan, Resources
 from idat_tune.search.stopping import rule
 
 PLAYED = 2000  # trials, in all plays of the stopping rule together, whose mean is the forecast
-RACED = 0.7  # part of the confirm stage that a race leaves of it; measured with the top 5, see benchmarks/estimate.md
+RACED = 0.7  # part that a race leaves of the confirm stage; measured with the top 5, see benchmarks/estimate.md
 
 
 Key = tuple[Any, ...]
