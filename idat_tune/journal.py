@@ -102,7 +102,7 @@ class Journal:
                 self._records[record.id] = record
             except (ValueError, TypeError, KeyError) as failure:
                 raise BadInput(
-                    f"{self.path}, line {number} is damaged ({failure}); delete that line, and its trial counts as not run"
+                    f"{self.path}, line {number} is damaged ({failure}); delete that line: its trial then was not run"
                 ) from None
         if rest:
             with self.path.open("r+b") as file:
