@@ -64,7 +64,7 @@ class Training:
         self._check(classes)
         with watched(config, resident):
             self.engine = _engine(config, resident, classes)
-        self.shuffle = torch.Generator().manual_seed(config.seed)
+        self.shuffle = torch.Generator(self.device).manual_seed(config.seed)
 
     @property
     def student(self) -> AdaptedModel:
@@ -128,8 +128,8 @@ class Training:
         """Rows (steps, B) of the training images in a new order; the last, smaller batch is dropped, as released."""
         batch = self.config.batch_size
         steps = len(self.train) // batch
-        shuffled = torch.randperm(len(self.train), generator=self.shuffle)[: steps * batch]
-        return self.train[shuffled.to(self.device)].view(steps, batch)
+        shuffled = torch.randperm(len(self.train), generator=self.shuffle, device=self.device)
+        return self.train[shuffled[: steps * batch]].view(steps, batch)
 
     def _validate(self) -> list[tuple[float | None, float | None]]:
         """Accuracy and loss on the val images, of student and teacher; None where there is none."""

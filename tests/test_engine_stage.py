@@ -297,6 +297,18 @@ def test_recorded_steps_have_the_losses_of_the_eager_ones():
 
 
 @pytest.mark.gpu
+def test_epochs_are_shuffled_on_the_device_by_the_seed():
+    worker = Resident(noise(96), torch.device("cuda"))
+    first, again, other = (
+        [training._order() for _ in range(2)]
+        for training in (run_on(worker, glyphs(device="cuda", seed=seed), *halves()) for seed in (3, 3, 4))
+    )
+    assert all(order.device.type == "cuda" for order in first)
+    assert all(torch.equal(one, two) for one, two in zip(first, again, strict=True))
+    assert not torch.equal(first[0], first[1]) and not torch.equal(first[0], other[0])
+
+
+@pytest.mark.gpu
 def test_two_streams_give_what_one_gives():
     config = glyphs(device="cuda", optim__warmup_epochs=0)
     device = torch.device("cuda")
