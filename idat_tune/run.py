@@ -135,7 +135,7 @@ class Training:
         """Accuracy and loss on the val images, of student and teacher; None where there is none."""
         found: list[tuple[float | None, float | None]] = []
         if len(self.val):
-            sums = torch.stack(self.engine.validate(self.val)).tolist()
+            sums = self.engine.validate(self.val).tolist()
             found = [(correct / len(self.val), loss / len(self.val)) for correct, loss in sums]
         return [*found, (None, None), (None, None)][:2]
 

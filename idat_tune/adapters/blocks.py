@@ -59,6 +59,14 @@ class AdaptedBlock(nn.Module):
         raise NotImplementedError
 
 
+def scaled(branch: Tensor, scale: float | Tensor) -> Tensor:
+    """s A(x). A scale (R,) is that of R runs, whose images lie one behind the other in the batch."""
+    if isinstance(scale, Tensor) and scale.ndim:
+        each = scale.to(branch.dtype).view(-1, *[1] * branch.ndim)
+        return (branch.unflatten(0, (len(scale), -1)) * each).flatten(0, 1)
+    return scale * branch
+
+
 def block_lists(backbone: Any) -> list[nn.Sequential]:
     """The containers of a timm ViT's or Swin's transformer blocks, first to last."""
     if hasattr(backbone, "blocks"):

@@ -8,7 +8,7 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
-from idat_tune.adapters.blocks import AdaptedBlock, Site, attention_branch, mlp_branch, plain
+from idat_tune.adapters.blocks import AdaptedBlock, Site, attention_branch, mlp_branch, plain, scaled
 from idat_tune.adapters.operations import INIT_STD
 from idat_tune.config import AdapterConfig
 
@@ -86,7 +86,7 @@ class Parallel(_WithBottleneck):
     def adapted(self, *frozen: Tensor, first: int | None = None, **masks: Any) -> Tensor:
         """The adapter added."""
         x_BTD, behind_mlp_BTD = frozen
-        return behind_mlp_BTD + self.scale * self.adapter(x_BTD)
+        return behind_mlp_BTD + scaled(self.adapter(x_BTD), self.scale)
 
 
 class AdaptFormer(Parallel):
@@ -106,5 +106,5 @@ class ParallelShared(_WithBottleneck):
     def adapted(self, *frozen: Tensor, first: int | None = None, **masks: Any) -> Tensor:
         """The adapter added, the MLP, the adapter added again."""
         x_BTD, behind_attention_BTD = frozen
-        x_BTD = behind_attention_BTD + self.scale * self.adapter(x_BTD)
-        return x_BTD + mlp_branch(self.block, x_BTD) + self.scale * self.adapter(x_BTD)
+        x_BTD = behind_attention_BTD + scaled(self.adapter(x_BTD), self.scale)
+        return x_BTD + mlp_branch(self.block, x_BTD) + scaled(self.adapter(x_BTD), self.scale)

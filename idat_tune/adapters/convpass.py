@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
-from idat_tune.adapters.blocks import AdaptedBlock, Site, attention, mlp
+from idat_tune.adapters.blocks import AdaptedBlock, Site, attention, mlp, scaled
 from idat_tune.config import AdapterConfig
 
 
@@ -75,6 +75,6 @@ class Convpass(AdaptedBlock):
         """The first adapter added, then the MLP and the second."""
         block: Any = self.block
         normed_BTD, behind_attention_BTD = frozen
-        x_BTD = behind_attention_BTD + self.scale * self.attention_adapter(normed_BTD)
+        x_BTD = behind_attention_BTD + scaled(self.attention_adapter(normed_BTD), self.scale)
         normed_BTD = block.norm2(x_BTD)
-        return x_BTD + block.drop_path2(mlp(block, normed_BTD)) + self.scale * self.mlp_adapter(normed_BTD)
+        return x_BTD + block.drop_path2(mlp(block, normed_BTD)) + scaled(self.mlp_adapter(normed_BTD), self.scale)

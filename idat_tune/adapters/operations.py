@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Generator, Tensor, nn
 
-from idat_tune.adapters.blocks import blocks_of
+from idat_tune.adapters.blocks import blocks_of, scaled
 from idat_tune.config import AdapterConfig
 
 INIT_STD = 0.02  # of the truncated normal that heads and the paper's adapters start from
@@ -83,8 +83,8 @@ class LoraQkv(Mergeable):
     def forward(self, x: Tensor) -> Tensor:
         """(..., D) -> (..., 3 D)."""
         q, k, v = self.operation(x).chunk(3, dim=-1)
-        q = q + self.scale * self.q_up(self.q_down(x))
-        v = v + self.scale * self.v_up(self.v_down(x))
+        q = q + scaled(self.q_up(self.q_down(x)), self.scale)
+        v = v + scaled(self.v_up(self.v_down(x)), self.scale)
         return torch.cat([q, k, v], dim=-1)
 
     def merged(self) -> nn.Module:
@@ -123,7 +123,7 @@ class RepLinear(Mergeable):
         """(..., D) -> (..., O)."""
         hidden_GH = self.down(x).unflatten(-1, (GROUPS, -1))
         up = torch.einsum("...gh,gdh->...gd", hidden_GH, self.up_weight.unflatten(0, (GROUPS, -1))).flatten(-2)
-        return self.operation(x + self.scale * (up + self.up_bias))
+        return self.operation(x + scaled(up + self.up_bias, self.scale))
 
     def merged(self) -> nn.Module:
         """W' = W (1 + s U D), b' = b + s W (U d + u), with the biases d of D and u of U."""

@@ -52,7 +52,7 @@ class Eager:
         """Updates on rows (steps, B) of the images; their summed losses (4,), on the device: nothing waits for it."""
         for model in self.models():
             model.train()
-        self.optimizer.lr.fill_(lr)
+        self.optimizer.lr_R.fill_(lr)
         totals = torch.zeros(LOSSES, device=self.resident.device)
         for index in order:
             totals += self._step(index, weight)
@@ -85,13 +85,14 @@ class Eager:
         distill = self.bridge(ours, theirs, self.config.distill.detach_teacher)
         return [student_BC.float(), teacher_BC.float()], distill
 
-    def validate(self, rows: Tensor) -> list[Tensor]:
-        """Right answers and summed cross-entropy (2,) on those images, of student and teacher."""
+    def validate(self, rows: Tensor) -> Tensor:
+        """Right answers and summed cross-entropy on those images, of student and teacher: (models, 2)."""
         for model in self.models():
             model.eval()
         with torch.no_grad(), autocast(self.config, self.resident.device):
             pieces = [self._logits(rows_of(self.parts, index)) for index in rows.split(EVAL_BATCH)]
-        return [tally(torch.cat(logits), self.resident.labels[rows]) for logits in zip(*pieces, strict=True)]
+        labels = self.resident.labels[rows]
+        return torch.stack([tally(torch.cat(logits), labels) for logits in zip(*pieces, strict=True)])
 
 
 def rows_of(parts: Sequence[Parts], index: Tensor) -> list[Parts]:

@@ -1,9 +1,10 @@
 """AdamW over one flat buffer, with the released decay and schedule."""
 
-import copy
+# R runs, P numbers that train in one of them
+
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from timm.optim import param_groups_weight_decay
@@ -16,11 +17,21 @@ from idat_tune.model import AdaptedModel
 FUSED = ("cpu", "cuda", "mps")  # devices that have AdamW as one kernel
 
 
+class Learnt(NamedTuple):
+    """All that a run has learnt, apart from the buffers that it trains in."""
+
+    values: Tensor  # (3, P) in fp32: the parameters, AdamW's running means of their gradients and of the squares
+    steps: Tensor  # () updates so far
+
+
 class FlatAdamW:
     """AdamW over what trains in all models, laid end to end in one fp32 buffer: first without weight decay, then with.
 
     The modules' parameters become views of it (of a copy, where they compute in another precision), so that a step is
     a handful of operations instead of a dozen per parameter. `groups` says which parameters get which decay.
+
+    The buffer has a row for each of `runs` runs, which have a learning rate and a decay of their own. With more than
+    one, parameters get them as a first dimension, and the modules must know what to do with that.
     """
 
     def __init__(
@@ -29,6 +40,7 @@ class FlatAdamW:
         modules: Sequence[nn.Module],
         dtype: torch.dtype = torch.float32,
         recordable: bool = False,
+        runs: int = 1,
     ):
         """Take over the parameters of the modules that train; `dtype` is what they compute in.
 
@@ -36,68 +48,91 @@ class FlatAdamW:
         """
         self.groups = decay_groups(config, modules)
         self._parameters = [parameter for group in self.groups for parameter in group["params"]]
-        self.flat = nn.Parameter(torch.cat([parameter.detach().float().reshape(-1) for parameter in self._parameters]))
-        self._working = self.flat.detach() if dtype is torch.float32 else self.flat.detach().to(dtype)
-        for parameter, piece in zip(self._parameters, self._views(self._working), strict=True):
-            parameter.data = piece
-        device = self.flat.device
+        self._shapes = [parameter.shape for parameter in self._parameters]
+        undecayed = sum(parameter.numel() for parameter in self.groups[0]["params"])
+        one_P = torch.cat([parameter.detach().float().reshape(-1) for parameter in self._parameters])
+        self._learnt_3RP = one_P.new_zeros(3, runs, len(one_P))
+        self.flat_RP = self._learnt_3RP[0].copy_(one_P)
+        self._decayed_RP = self.flat_RP[:, undecayed:]
+        self._working_RP = self.flat_RP if dtype is torch.float32 else self.flat_RP.to(dtype)
+        leading = () if runs == 1 else (runs,)
+        for parameter, shape, piece in zip(self._parameters, self._shapes, self._pieces(self._working_RP), strict=True):
+            parameter.data = piece.view(*leading, *shape)
         # As tensors, so that a step which is recorded once obeys the values of each trial and epoch.
-        self.lr, self.decay = (torch.tensor(value, device=device) for value in (config.lr, config.weight_decay))
-        self._decayed = self.flat.detach()[sum(p.numel() for p in self.groups[0]["params"]) :]
-        self._adamw = torch.optim.AdamW(
-            [self.flat],
-            lr=self.lr,
+        self.lr_R, self.decay_R = (one_P.new_full((runs,), value) for value in (config.lr, config.weight_decay))
+        self._steps_R = one_P.new_zeros(runs)
+        self._rows = [nn.Parameter(row_P) for row_P in self.flat_RP]
+        self._adamw = self._make_adamw(recordable and one_P.device.type == "cuda")
+        gradient_RP = torch.zeros_like(self.flat_RP)
+        for row_P, gradient_P in zip(self._rows, gradient_RP, strict=True):
+            row_P.grad = gradient_P
+        self._gradient_RP = gradient_RP
+        self._found_RP = gradient_RP if dtype is torch.float32 else torch.zeros_like(self._working_RP)
+
+    def _make_adamw(self, capturable: bool) -> torch.optim.AdamW:
+        """A group for every run, as the fused kernel takes a single learning rate; its state lies in our rows."""
+        adamw = torch.optim.AdamW(
+            [{"params": [row_P], "lr": lr} for row_P, lr in zip(self._rows, self.lr_R, strict=True)],
             betas=(0.9, 0.999),
             eps=1e-8,
             weight_decay=0.0,
-            fused=device.type in FUSED,
-            capturable=recordable and device.type == "cuda",
+            fused=self.flat_RP.device.type in FUSED,
+            capturable=capturable,
         )
-        self.flat.grad = torch.zeros_like(self.flat)
-        self._gradient = self.flat.grad if dtype is torch.float32 else torch.zeros_like(self._working)
-
-    def values(self) -> dict[int, Tensor]:
-        """The fp32 value of every parameter, by the parameter's id: views of the buffer, in the parameter's shape."""
-        return dict(zip(map(id, self._parameters), self._views(self.flat.detach()), strict=True))
+        for run, row_P in enumerate(self._rows):
+            first_P, second_P = self._learnt_3RP[1:, run]
+            adamw.state[row_P] = {"step": self._steps_R[run], "exp_avg": first_P, "exp_avg_sq": second_P}
+        return adamw
 
     def step(self, loss: Tensor) -> None:
         """One update down the gradient of a scalar; what it does not depend on has gradient 0."""
         found = torch.autograd.grad(loss, self._parameters, materialize_grads=True)
-        torch.cat([gradient.reshape(-1) for gradient in found], out=self._gradient)
-        if self.flat.grad is not self._gradient:
-            assert self.flat.grad is not None
-            self.flat.grad.copy_(self._gradient)
+        torch.cat([gradient.reshape(len(self._rows), -1) for gradient in found], dim=1, out=self._found_RP)
+        if self._gradient_RP is not self._found_RP:
+            self._gradient_RP.copy_(self._found_RP)
         # Not times (1 - lr * decay), which fp32 rounds to a multiple of 6e-8.
-        self._decayed.addcmul_(self._decayed, self.lr * self.decay, value=-1)
+        self._decayed_RP.addcmul_(self._decayed_RP, (self.lr_R * self.decay_R)[:, None], value=-1)
         self._adamw.step()
         self._follow()
 
-    def restart(self) -> None:
-        """Forget all that was learnt about the gradients, and take up what was written into `values`."""
-        for state in self._adamw.state.values():
-            for value in state.values():
-                value.zero_()
-        self._follow()
+    def nothing_learnt(self) -> Learnt:
+        """Of a run before its first step, with all parameters zero; to be written through `places`."""
+        return Learnt(torch.zeros_like(self._learnt_3RP[:, 0]), torch.zeros_like(self._steps_R[0]))
+
+    def places(self, learnt: Learnt) -> dict[int, Tensor]:
+        """Where the value of every parameter is in it, by the parameter's id: views of the shape it has in one run."""
+        pieces = zip(self._parameters, self._shapes, self._pieces(learnt.values[0]), strict=True)
+        return {id(parameter): piece.view(shape) for parameter, shape, piece in pieces}
+
+    def load(self, run: int, learnt: Learnt) -> None:
+        """Train on from there in one of the rows."""
+        self._learnt_3RP[:, run].copy_(learnt.values)
+        self._steps_R[run].copy_(learnt.steps)
+        if self._working_RP is not self.flat_RP:
+            self._working_RP[run].copy_(self.flat_RP[run])
+
+    def save(self, run: int, learnt: Learnt) -> None:
+        """Write what was learnt in one of the rows."""
+        learnt.values.copy_(self._learnt_3RP[:, run])
+        learnt.steps.copy_(self._steps_R[run])
 
     @contextmanager
     def undone(self) -> Iterator[None]:
         """Steps within leave no trace."""
-        flat, state = self.flat.detach().clone(), copy.deepcopy(self._adamw.state_dict()["state"])
+        learnt_3RP, steps_R = self._learnt_3RP.clone(), self._steps_R.clone()
         try:
             yield
         finally:
-            self.flat.detach().copy_(flat)
-            self.restart()
-            for name, value in state.get(0, {}).items():
-                self._adamw.state[self.flat][name].copy_(value)
+            self._learnt_3RP.copy_(learnt_3RP)
+            self._steps_R.copy_(steps_R)
+            self._follow()
 
     def _follow(self) -> None:
-        if self._working.dtype is not torch.float32:
-            self._working.copy_(self.flat.detach())
+        if self._working_RP is not self.flat_RP:
+            self._working_RP.copy_(self.flat_RP)
 
-    def _views(self, flat: Tensor) -> list[Tensor]:
-        pieces = flat.split([parameter.numel() for parameter in self._parameters])
-        return [piece.view(parameter.shape) for piece, parameter in zip(pieces, self._parameters, strict=True)]
+    def _pieces(self, flat: Tensor) -> Sequence[Tensor]:
+        return flat.split([shape.numel() for shape in self._shapes], dim=-1)
 
 
 def decay_groups(config: OptimConfig, modules: Sequence[nn.Module]) -> list[dict[str, Any]]:

@@ -1,10 +1,10 @@
 """Training and validation steps on buffers that never move: recorded once for all trials of one shape."""
 
-# B batch, C classes, P drop-paths, S steps of an epoch
+# R runs, B batch, C classes, P drop-paths, S steps of an epoch, E images of a validation step, M models
 
-import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -18,9 +18,10 @@ from idat_tune.engine import padding
 from idat_tune.engine.compiling import compile_blocks
 from idat_tune.engine.devices import bf16, choose_attention
 from idat_tune.engine.eager import EVAL_BATCH, LOSSES, joint, rows_of
-from idat_tune.engine.optimizer import FlatAdamW
+from idat_tune.engine.optimizer import FlatAdamW, Learnt
 from idat_tune.engine.recording import recorded
 from idat_tune.engine.resident import Resident
+from idat_tune.engine.stacked import stack, stackable
 from idat_tune.model import AdaptedModel
 
 # What a trial may change without another recording: a stage reads it from tensors, or it is not the stage's business.
@@ -62,11 +63,24 @@ class MaskedPath(nn.Module):
         return x * self.mask_B.view(-1, *[1] * (x.ndim - 1))
 
 
-class Stage:
-    """Models, optimizer and steps of one shape. A trial takes it with its own values and leaves it to the next."""
+@dataclass(frozen=True)
+class Epoch:
+    """What one run does in one epoch."""
 
-    def __init__(self, shape: RunConfig, resident: Resident, classes: int, low: torch.dtype):
-        self.resident, self.shape, self._low = resident, shape, low
+    order: Tensor  # (S, B) rows of the resident images, a batch per step
+    lr: float
+    weight: float  # lambda
+
+
+class Stage:
+    """Models, optimizer and steps of one shape, for so many runs at once; none of them leaves anything in it.
+
+    Several runs are one batch, in which their images lie one behind the other: what is frozen sees no difference, what
+    trains has the values of every run, and no number of one run reaches another.
+    """
+
+    def __init__(self, shape: RunConfig, resident: Resident, classes: int, low: torch.dtype, runs: int = 1):
+        self.resident, self.shape, self.runs, self._low = resident, shape, runs, low
         device = resident.device
         student, teacher = resident.build_pair(shape, classes, low)
         self.models = [student] if teacher is None else [student, teacher]
@@ -75,86 +89,101 @@ class Stage:
         splits = [resident.split(model, shape, whole=False) for model in self.models]
         # After the cut, which is where something random begins.
         self._paths = [path for model in self.models for path in _masked(model)]
+        self.optimizer = FlatAdamW(shape.optim, self.models, low, recordable=True, runs=runs)
+        for model in self.models if runs > 1 else []:
+            stack(model, runs)
         if resident.compiled:
             for model in self.models:
                 compile_blocks(model)
         self._suffixes = [split.suffix for split in splits]
         pairs = zip((shape.student, shape.teacher), splits, strict=False)
         self._parts = [resident.prefix(name, split, shape) for name, split in pairs]
-        self.optimizer = FlatAdamW(shape.optim, self.models, low, recordable=True)
         self._make_buffers(device)
         self._steps: dict[str, Callable[[], None]] = {}
         self._pool = resident.graph_pool
-        self._trial: Callable[[], Staged | None] = lambda: None
 
     def _make_buffers(self, device: torch.device) -> None:
-        batch = self.shape.batch_size
+        runs, batch = self.runs, self.shape.batch_size
         steps = len(self.resident.labels) // batch
-        self._order = torch.zeros(steps, batch, dtype=torch.int64, device=device)
-        self._chance = torch.zeros(steps, len(self._paths), batch, device=device)
-        self._keep = torch.tensor([path.keep for path in self._paths], device=device).view(-1, 1)
+        self._order_RSB = torch.zeros(runs, steps, batch, dtype=torch.int64, device=device)
+        self._chance_RSPB = torch.zeros(runs, steps, len(self._paths), batch, device=device)
+        self._keep_P1 = torch.tensor([path.keep for path in self._paths], device=device).view(-1, 1)
         self._at = torch.zeros(1, dtype=torch.int64, device=device)
-        self._totals = torch.zeros(LOSSES, device=device)
-        self._rows = torch.zeros(EVAL_BATCH, dtype=torch.int64, device=device)
-        self._counted = torch.zeros(EVAL_BATCH, device=device)
-        self._tallies = torch.zeros(len(self.models), 2, device=device)
-        self._weight, self._temperature, self._scale = (torch.ones((), device=device) for _ in range(3))
-        self._distill = self.shape.distill.model_copy(update={"temperature": self._temperature})
+        self._totals_R4 = torch.zeros(runs, LOSSES, device=device)
+        self._rows_RE = torch.zeros(runs, EVAL_BATCH, dtype=torch.int64, device=device)
+        self._counted_RE = torch.zeros(runs, EVAL_BATCH, device=device)
+        self._tallies_RM2 = torch.zeros(runs, len(self.models), 2, device=device)
+        self._weight_R, self._temperature_R, self._scale_R = (torch.ones(runs, device=device) for _ in range(3))
         for model in self.models:
-            adapters.set_scale(model.backbone, self._scale)
-        self._generator = torch.Generator(device)
+            adapters.set_scale(model.backbone, self._scale_R if runs > 1 else self._scale_R[0])
 
-    def take(self, trial: "Staged", config: RunConfig, fresh: Sequence[AdaptedModel]) -> None:
-        """Start a trial: its settings, and the initial values of its own models."""
-        before = self._trial()
-        if before is not None:
-            before.settled()
-        self._trial = weakref.ref(trial)
-        values = self.optimizer.values()
-        with torch.no_grad():
-            for padded, model in zip(self.models, fresh, strict=True):
-                initial = model.trainable()
-                for name, parameter in padded.trainable().items():
-                    padding.write(initial[name], values[id(parameter)])
-        self.optimizer.restart()
-        self.optimizer.decay.fill_(config.optim.weight_decay)
-        self._temperature.fill_(config.distill.temperature)
-        self._scale.fill_(config.adapter.scale)
-        self._generator.manual_seed(config.seed)
+    def begun(self, fresh: Sequence[AdaptedModel]) -> Learnt:
+        """What a run has learnt that begins with the initial values of its own models."""
+        learnt = self.optimizer.nothing_learnt()
+        for value, place in self._pairs(learnt, fresh):
+            padding.write(value, place)
+        return learnt
 
-    def give(self, fresh: Sequence[AdaptedModel]) -> None:
-        """Write the trained values into the trial's own models."""
-        values = self.optimizer.values()
-        with torch.no_grad():
-            for padded, model in zip(self.models, fresh, strict=True):
-                own = model.trainable()
-                for name, parameter in padded.trainable().items():
-                    padding.read(values[id(parameter)], own[name])
+    def give(self, learnt: Learnt, fresh: Sequence[AdaptedModel]) -> None:
+        """Write trained values into a run's own models."""
+        for value, place in self._pairs(learnt, fresh):
+            padding.read(place, value)
 
-    def train(self, order: Tensor, lr: float, weight: float) -> Tensor:
-        """As `Eager.train`; drop-path has a generator of its own, on the device, seeded with the trial's seed."""
-        step = self._recorded("distilled" if weight > 0 else "apart")
-        self._order[: len(order)].copy_(order)
-        self._chance.uniform_(generator=self._generator)
+    def _pairs(self, learnt: Learnt, fresh: Sequence[AdaptedModel]) -> list[tuple[Tensor, Tensor]]:
+        """The values of a run's own models, each with its place in what the run has learnt."""
+        places = self.optimizer.places(learnt)
+        return [
+            (own.trainable()[name].detach(), places[id(parameter)])
+            for own, padded in zip(fresh, self.models, strict=True)
+            for name, parameter in padded.trainable().items()
+        ]
+
+    def train(self, trials: Sequence["Staged"], epochs: Sequence[Epoch]) -> Tensor:
+        """An epoch of every run, as `Eager.train`: summed losses (R, 4)."""
+        self._set_mode(training=True)
+        step = self._recorded("distilled" if epochs[0].weight > 0 else "apart")
+        steps = len(epochs[0].order)
+        for run, (trial, epoch) in enumerate(zip(trials, epochs, strict=True)):
+            self._load(run, trial)
+            self._order_RSB[run, :steps].copy_(epoch.order)
+            self._chance_RSPB[run].uniform_(generator=trial.generator)
+            self.optimizer.lr_R[run].fill_(epoch.lr)
+            self._weight_R[run].fill_(epoch.weight)
         self._at.zero_()
-        self._totals.zero_()
-        self.optimizer.lr.fill_(lr)
-        self._weight.fill_(weight)
-        for _ in range(len(order)):
+        self._totals_R4.zero_()
+        for _ in range(steps):
             step()
-        return self._totals.clone()
+        for run, trial in enumerate(trials):
+            self.optimizer.save(run, trial.learnt)
+        return self._totals_R4.clone()
 
-    def validate(self, rows: Tensor) -> list[Tensor]:
-        """As `Eager.validate`."""
+    def validate(self, trials: Sequence["Staged"], rows_RN: Sequence[Tensor]) -> Tensor:
+        """As `Eager.validate`, of every run on as many images of its own: (R, models, 2)."""
+        self._set_mode(training=False)
         evaluate = self._recorded("evaluated")
-        self._tallies.zero_()
-        for some in rows.split(EVAL_BATCH):
-            self._rows.zero_()
-            self._rows[: len(some)].copy_(some)
-            self._counted.zero_()
-            self._counted[: len(some)].fill_(1)
+        for run, trial in enumerate(trials):
+            self._load(run, trial)
+        self._tallies_RM2.zero_()
+        for some_RE in torch.stack(tuple(rows_RN)).split(EVAL_BATCH, dim=1):
+            count = some_RE.shape[1]
+            self._rows_RE.zero_()
+            self._rows_RE[:, :count].copy_(some_RE)
+            self._counted_RE.zero_()
+            self._counted_RE[:, :count].fill_(1)
             evaluate()
-        return list(self._tallies.clone())
+        return self._tallies_RM2.clone()
+
+    def _load(self, run: int, trial: "Staged") -> None:
+        """Take up a run where it stands, with its settings."""
+        self.optimizer.load(run, trial.learnt)
+        self.optimizer.decay_R[run].fill_(trial.config.optim.weight_decay)
+        self._temperature_R[run].fill_(trial.config.distill.temperature)
+        self._scale_R[run].fill_(trial.config.adapter.scale)
+
+    def _set_mode(self, training: bool) -> None:
+        """Not in a step, where it would take longer than some of what is computed."""
+        for model in self.models:
+            model.train(training)
 
     def _recorded(self, name: str) -> Callable[[], None]:
         if name not in self._steps:
@@ -164,7 +193,7 @@ class Stage:
 
     @contextmanager
     def _undone(self) -> Iterator[None]:
-        changed = [self._at, self._totals, self._tallies]
+        changed = [self._at, self._totals_R4, self._tallies_RM2]
         before = [value.clone() for value in changed]
         try:
             with self.optimizer.undone():
@@ -181,20 +210,34 @@ class Stage:
 
     def _step(self, distilled: bool) -> None:
         """One update; everything that differs from step to step is looked up by the step's number, on the device."""
-        index_B = self._order.index_select(0, self._at)[0]
+        index_RB = self._order_RSB.index_select(1, self._at)[:, 0]
         if self._paths:
-            kept_PB = self._chance.index_select(0, self._at)[0] < self._keep
-            for path, mask_B in zip(self._paths, (kept_PB / self._keep).to(self._low).unbind(), strict=True):
-                path.mask_B = mask_B
-        for model in self.models:
-            model.train()
-        logits = self._logits(index_B)
-        distill = distillation(logits[0], logits[1], self._distill) if distilled else None
-        losses = joint(logits, self.resident.labels.index_select(0, index_B), distill, self._weight)
-        self.optimizer.step(losses[0])
-        self._totals += losses.detach()
+            kept_RPB = self._chance_RSPB.index_select(1, self._at)[:, 0] < self._keep_P1
+            masks_RPB = (kept_RPB / self._keep_P1).to(self._low)
+            for path, mask_RB in zip(self._paths, masks_RPB.unbind(1), strict=True):
+                path.mask_B = mask_RB.flatten()
+        logits = self._logits(index_RB.flatten())
+        losses_R4 = self._losses(logits, self.resident.labels[index_RB], distilled)
+        self.optimizer.step(losses_R4[:, 0].sum())
+        self._totals_R4 += losses_R4.detach()
         # Around, as recording takes more steps than an epoch may have.
-        self._at.add_(1).remainder_(len(self._order))
+        self._at.add_(1).remainder_(self._order_RSB.shape[1])
+
+    def _losses(self, logits: Sequence[Tensor], labels_RB: Tensor, distilled: bool) -> Tensor:
+        """(R, 4), as `joint`."""
+
+        def of_one(labels_B: Tensor, weight: Tensor, temperature: Tensor, *logits: Tensor) -> Tensor:
+            asked = self.shape.distill.model_copy(update={"temperature": temperature})
+            distill = distillation(logits[0], logits[1], asked) if distilled else None
+            return joint(logits, labels_B, distill, weight)
+
+        each = (
+            labels_RB,
+            self._weight_R,
+            self._temperature_R,
+            *(of_all.unflatten(0, labels_RB.shape) for of_all in logits),
+        )
+        return torch.vmap(of_one)(*each) if self.runs > 1 else of_one(*(of_all[0] for of_all in each))[None]
 
     def _logits(self, index: Tensor) -> list[Tensor]:
         batches = rows_of(self._parts, index)
@@ -210,14 +253,13 @@ class Stage:
         return [student_BC, teacher_BC]
 
     def _evaluate(self) -> None:
-        for model in self.models:
-            model.eval()
-        labels_B = self.resident.labels.index_select(0, self._rows)
+        labels = self.resident.labels.index_select(0, self._rows_RE.flatten())
         with torch.no_grad():
-            for place, logits_BC in zip(self._tallies, self._logits(self._rows), strict=True):
-                losses_B = F.cross_entropy(logits_BC, labels_B, reduction="none")
-                right_B = (logits_BC.argmax(dim=-1) == labels_B).float()
-                place += torch.stack([(right_B * self._counted).sum(), (losses_B * self._counted).sum()])
+            for of_model, logits in enumerate(self._logits(self._rows_RE.flatten())):
+                losses = F.cross_entropy(logits, labels, reduction="none")
+                right = (logits.argmax(dim=-1) == labels).float()
+                both_2RE = torch.stack([right, losses]).view(2, *self._counted_RE.shape)
+                self._tallies_RM2[:, of_model] += (both_2RE * self._counted_RE).sum(dim=-1).T
 
 
 def _masked(model: AdaptedModel) -> list[MaskedPath]:
@@ -235,36 +277,59 @@ class Staged:
     """One trial on a stage; what `Eager` is without one."""
 
     def __init__(self, config: RunConfig, resident: Resident, classes: int):
-        low = torch.bfloat16 if bf16(config, resident.device) else torch.float32
-        student, teacher = resident.build_pair(config, classes, low)
+        self.config = config
+        self._resident, self._classes = resident, classes
+        self._low = torch.bfloat16 if bf16(config, resident.device) else torch.float32
+        student, teacher = resident.build_pair(config, classes, self._low)
         self._fresh = [student] if teacher is None else [student, teacher]
-        shape = shape_of(config, min(width for model in self._fresh for width in model.block_widths()))
-        self._stage: Stage = resident.stage((shape, classes, low), lambda: Stage(shape, resident, classes, low))
-        self._behind = False  # whether the stage has trained on since the models got its values
-        self._stage.take(self, config, self._fresh)
+        self._shape = shape_of(config, min(width for model in self._fresh for width in model.block_widths()))
+        self._stage = self._stage_of(1)
+        self.learnt = self._stage.begun(self._fresh)
+        self.generator = torch.Generator(resident.device).manual_seed(config.seed)  # of drop-path
+        self._behind = False  # whether the trial has learnt more since its models got their values
+
+    def _stage_of(self, runs: int) -> Stage:
+        shape, resident, classes, low = self._shape, self._resident, self._classes, self._low
+        return resident.stage((shape, classes, low, runs), lambda: Stage(shape, resident, classes, low, runs))
 
     @property
     def student(self) -> AdaptedModel:
         """The student, as trained so far."""
-        return self.settled()[0]
+        return self._settled()[0]
 
     @property
     def teacher(self) -> AdaptedModel | None:
         """The teacher, as trained so far, if there is one."""
-        return self.settled()[1] if len(self._fresh) == 2 else None
+        return self._settled()[1] if len(self._fresh) == 2 else None
 
-    def settled(self) -> Sequence[AdaptedModel]:
+    def _settled(self) -> Sequence[AdaptedModel]:
         """The trial's own models, with all that was trained so far."""
         if self._behind:
-            self._stage.give(self._fresh)
+            self._stage.give(self.learnt, self._fresh)
             self._behind = False
         return self._fresh
 
     def train(self, order: Tensor, lr: float, weight: float) -> Tensor:
         """As `Eager.train`."""
-        self._behind = True
-        return self._stage.train(order, lr, weight)
+        return self.train_together([self], [Epoch(order, lr, weight)])[0]
 
-    def validate(self, rows: Tensor) -> list[Tensor]:
+    def validate(self, rows: Tensor) -> Tensor:
         """As `Eager.validate`."""
-        return self._stage.validate(rows)
+        return self.validate_together([self], [rows])[0]
+
+    @property
+    def stacks_with(self) -> Hashable:
+        """Equal for trials that may train as one; None where a trial may not, as more trains than linear layers."""
+        return (self._shape, self._classes, self._low) if all(map(stackable, self._fresh)) else None
+
+    @staticmethod
+    def train_together(trials: Sequence["Staged"], epochs: Sequence[Epoch]) -> Tensor:
+        """An epoch of trials that stack, of equally many steps and all with distillation or all without: (R, 4)."""
+        for trial in trials:
+            trial._behind = True
+        return trials[0]._stage_of(len(trials)).train(trials, epochs)
+
+    @staticmethod
+    def validate_together(trials: Sequence["Staged"], rows_RN: Sequence[Tensor]) -> Tensor:
+        """As `validate`, of trials that stack on equally many images: (R, models, 2)."""
+        return trials[0]._stage_of(len(trials)).validate(trials, rows_RN)

@@ -1,0 +1,150 @@
+"""Several runs as one: each has the losses, the values and the failures that it has by itself."""
+
+import pytest
+import torch
+from conftest import glyphs, noise
+
+from idat_tune.engine.resident import Resident
+from idat_tune.engine.stacked import stackable
+from idat_tune.engine.stage import Epoch, Staged
+from idat_tune.kinds import KINDS
+from idat_tune.model import build_pair
+
+CPU = torch.device("cpu")
+STACKABLE = ["sequential", "parallel", "parallel_shared", "linear", "lora", "adaptformer"]
+SETTINGS = [
+    {"adapter.hidden_dim": 5, "adapter.scale": 0.3, "optim.lr": 1e-3, "distill.temperature": 2.0, "seed": 0},
+    {"adapter.hidden_dim": 8, "adapter.scale": 2.0, "optim.lr": 2e-2, "distill.weight": 9.0, "seed": 1},
+    {"adapter.hidden_dim": 6, "adapter.init": "zero_up", "optim.weight_decay": 0.3, "seed": 2},
+]
+
+
+def three(**changes):
+    config = glyphs(optim__warmup_epochs=0, model__drop_path=0.2, **changes)
+    return [config.updated(settings) for settings in SETTINGS]
+
+
+def epochs_of(configs, seed):
+    order = torch.Generator().manual_seed(seed)
+    rows = [torch.randperm(64, generator=order).view(2, 32) for _ in configs]
+    return [Epoch(of_one, c.optim.lr, c.distill_weight(0)) for of_one, c in zip(rows, configs, strict=True)]
+
+
+def one_by_one(worker, configs):
+    """Losses and tallies of two epochs, and the trained students, of each config by itself."""
+    trials = [Staged(config, worker, 10) for config in configs]
+    found = []
+    for seed in range(2):
+        epochs = epochs_of(configs, seed)
+        losses = [t.train(e.order, e.lr, e.weight) for t, e in zip(trials, epochs, strict=True)]
+        tallies = [trial.validate(torch.arange(64, 96)) for trial in trials]
+        found.append((torch.stack(losses), torch.stack(tallies)))
+    return found, [trial.student for trial in trials]
+
+
+def as_one(worker, configs):
+    """The same, stacked."""
+    trials = [Staged(config, worker, 10) for config in configs]
+    found = []
+    for seed in range(2):
+        losses = Staged.train_together(trials, epochs_of(configs, seed))
+        found.append((losses, Staged.validate_together(trials, [torch.arange(64, 96)] * len(trials))))
+    return found, [trial.student for trial in trials]
+
+
+def assert_equal(ours, theirs, **tolerance):
+    for our, their in zip(ours[0], theirs[0], strict=True):
+        torch.testing.assert_close(our, their, **tolerance)
+    for our, their in zip(ours[1], theirs[1], strict=True):
+        torch.testing.assert_close(our.trained_state(), their.trained_state(), rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", STACKABLE)
+@pytest.mark.parametrize("teacher", ["none", "glyph_small"])
+def test_stacked_runs_have_the_losses_of_single_ones(kind, teacher):
+    worker = Resident(noise(96), CPU, staged=True)
+    configs = three(adapter__kind=kind, teacher=teacher)
+    assert_equal(as_one(worker, configs), one_by_one(worker, configs), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("loss", ["kl", "mse", "mae", "cos"])
+def test_every_loss_on_logits_stacks(loss):
+    worker = Resident(noise(96), CPU, staged=True)
+    configs = three(distill__loss=loss)
+    assert_equal(as_one(worker, configs), one_by_one(worker, configs), rtol=1e-5, atol=1e-5)
+
+
+def test_runs_without_distillation_stack_too():
+    worker = Resident(noise(96), CPU, staged=True)
+    configs = [config.updated({"distill.weight": 0.0}) for config in three()]
+    assert_equal(as_one(worker, configs), one_by_one(worker, configs), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["lora", "parallel"])
+def test_runs_on_a_swin_stack(kind):
+    worker = Resident(noise(96, size=224, channels=3), CPU, staged=True)
+    configs = [
+        config.updated({"student": "random:swin_tiny_patch4_window7_224", "teacher": "none"})
+        for config in three(adapter__kind=kind, batch_size=2)[:2]
+    ]
+    trials, alone = ([Staged(config, worker, 10) for config in configs] for _ in range(2))
+    epochs = [Epoch(torch.arange(4).view(2, 2) + 4 * run, 1e-3, 0.0) for run in range(2)]
+    theirs = torch.stack([t.train(e.order, e.lr, e.weight) for t, e in zip(alone, epochs, strict=True)])
+    torch.testing.assert_close(Staged.train_together(trials, epochs), theirs, rtol=1e-4, atol=1e-4)
+
+
+def test_bf16_masters_of_stacked_runs_learn_as_those_of_single_ones():
+    worker = Resident(noise(96), CPU, staged=True)
+    configs = three(precision="bf16")
+    ours, theirs = as_one(worker, configs)[0], one_by_one(worker, configs)[0]
+    for (our, _), (their, _) in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(our, their, rtol=2e-2, atol=2e-2)
+
+
+def test_runs_may_join_and_leave_between_epochs():
+    worker = Resident(noise(96), CPU, staged=True)
+    configs = three()
+    alone, _ = one_by_one(worker, configs)
+    trials = [Staged(config, worker, 10) for config in configs]
+    first, second = (epochs_of(configs, seed) for seed in range(2))
+    losses = Staged.train_together(trials[:2], first[:2])
+    torch.testing.assert_close(losses, alone[0][0][:2], rtol=1e-5, atol=1e-5)
+    losses = Staged.train_together([trials[2]], [first[2]])
+    torch.testing.assert_close(losses, alone[0][0][2:], rtol=1e-5, atol=1e-5)
+    # In other company, and in another order.
+    losses = Staged.train_together(trials[1:][::-1], second[1:][::-1])
+    torch.testing.assert_close(losses.flip(0), alone[1][0][1:], rtol=1e-5, atol=1e-5)
+
+
+def test_a_run_that_diverges_leaves_the_others_as_they_are():
+    worker = Resident(noise(96), CPU, staged=True)
+    configs = three()
+    trials, alone = ([Staged(config, worker, 10) for config in configs] for _ in range(2))
+    epochs = epochs_of(configs, 0)
+    wild = [epochs[0], Epoch(epochs[1].order, 1e30, 1.0), epochs[2]]
+    for _ in range(2):
+        losses = Staged.train_together(trials, wild)
+        theirs = torch.stack(
+            [alone[run].train(epochs[run].order, epochs[run].lr, epochs[run].weight) for run in (0, 2)]
+        )
+    assert not losses[1].isfinite().all()
+    torch.testing.assert_close(losses[[0, 2]], theirs, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_stacks_is_what_trains_linear_layers_alone(kind):
+    worker = Resident(noise(96), CPU, staged=True)
+    config = glyphs(adapter__kind=kind)
+    assert all(stackable(model) is (kind in STACKABLE) for model in build_pair(config, 10))
+    assert (Staged(config, worker, 10).stacks_with is not None) is (kind in STACKABLE)
+
+
+def test_only_runs_of_one_shape_stack():
+    worker = Resident(noise(96), CPU, staged=True)
+    config = glyphs(adapter__kind="parallel", adapter__hidden_dim=8)
+    alike = {"adapter.hidden_dim": 3, "adapter.scale": 5.0, "optim.lr": 1e-4, "seed": 7, "epochs": 9}
+    others = [{"adapter.hidden_dim": 9}, {"adapter.kind": "sequential"}, {"teacher": "none"}, {"batch_size": 16}]
+    with_it, *apart = (Staged(config.updated(changes), worker, 10).stacks_with for changes in (alike, *others))
+    assert Staged(config, worker, 10).stacks_with == with_it
+    assert with_it not in apart
