@@ -21,7 +21,7 @@ from idat_tune.config import RunConfig
 from idat_tune.data import Images
 from idat_tune.engine.resident import Resident
 from idat_tune.engine.split import Split
-from idat_tune.engine.stage import Staged
+from idat_tune.engine.staged import Staged
 
 COMPARED = 20  # steps over which losses are held against those of R0
 STEP_TFLOP = 2.775  # of ViT-S -> ViT-B at batch 32, for every rung: what a rung leaves out counts as done

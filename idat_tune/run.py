@@ -4,7 +4,7 @@
 
 import math
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +16,8 @@ from idat_tune.engine.eager import EVAL_BATCH, Eager, tally
 from idat_tune.engine.memory import watched
 from idat_tune.engine.optimizer import learning_rates
 from idat_tune.engine.resident import Resident
-from idat_tune.engine.stage import Staged
+from idat_tune.engine.stage import Epoch
+from idat_tune.engine.staged import Staged
 from idat_tune.errors import BadInput, Diverged
 from idat_tune.metrics import EpochMetrics
 from idat_tune.model import AdaptedModel, input_spec
@@ -65,6 +66,10 @@ class Training:
         with watched(config, resident):
             self.engine = _engine(config, resident, classes)
         self.shuffle = torch.Generator(self.device).manual_seed(config.seed)
+        self.rates = learning_rates(config)
+        self.reached = 0  # epochs that are done
+        self.totals: list[float] | None = None  # summed losses of the next epoch, once it is trained
+        self._planned: Epoch | None = None
 
     @property
     def student(self) -> AdaptedModel:
@@ -93,21 +98,43 @@ class Training:
     def __iter__(self) -> Iterator[EpochMetrics]:
         # Seeded here for drop-path alone; initial values and shuffling have generators of their own.
         torch.manual_seed(self.config.seed)
-        for epoch, lr in enumerate(learning_rates(self.config)):
-            with watched(self.config, self.resident):
-                metrics = self._epoch(epoch, lr)
-            yield metrics
+        while self.goes_on:
+            (found,) = advance([self])
+            if isinstance(found, Diverged):
+                raise found
+            yield found
 
-    def _epoch(self, epoch: int, lr: float) -> EpochMetrics:
-        start = time.perf_counter()
-        weight = self.config.distill_weight(epoch)
-        order = self._order()
-        totals = self.engine.train(order, lr, weight)
-        loss, ce_student, ce_teacher, distill = (totals / len(order)).tolist()
-        trained = time.perf_counter() - start
+    @property
+    def goes_on(self) -> bool:
+        """Whether there are epochs left."""
+        return self.reached < len(self.rates)
+
+    @property
+    def stacks_with(self) -> Hashable:
+        """Equal for runs that may have their next epoch as one; None for one that has it by itself."""
+        alike = self.engine.stacks_with
+        distilled = self.config.distill_weight(self.reached) > 0
+        return alike and (alike, self.config.batch_size, len(self.train), len(self.val), distilled)
+
+    def planned(self) -> Epoch:
+        """What the next epoch is to do; the same until it is done."""
+        if self._planned is None:
+            self._planned = Epoch(self._order(), self.rates[self.reached], self.config.distill_weight(self.reached))
+        return self._planned
+
+    def done(self, tallies: Tensor | None, trained: float, seconds: float) -> EpochMetrics | Diverged:
+        """Count the epoch and say how it went.
+
+        `tallies` (models, 2) are those of validation, if there is one; `trained` and `seconds` are wall times of
+        training and of the whole.
+        """
+        assert self.totals is not None
+        (order, lr, weight), epoch = self.planned(), self.reached
+        loss, ce_student, ce_teacher, distill = (total / len(order) for total in self.totals)
+        self.reached, self._planned, self.totals = epoch + 1, None, None
         if not math.isfinite(loss):
-            raise Diverged(f"the training loss became {loss} in epoch {epoch} at learning rate {lr:.3g}")
-        (accuracy, val_loss), (teacher_accuracy, _) = self._validate()
+            return Diverged(f"the training loss became {loss} in epoch {epoch} at learning rate {lr:.3g}")
+        (accuracy, val_loss), (teacher_accuracy, _) = self._validated(tallies)
         alone = self.config.alone
         return EpochMetrics(
             epoch=epoch,
@@ -119,7 +146,7 @@ class Training:
             val_accuracy=accuracy,
             val_loss=val_loss,
             val_teacher_accuracy=teacher_accuracy,
-            seconds=time.perf_counter() - start,
+            seconds=seconds,
             images_per_second=order.numel() / trained,
             gpu_memory_gb=_peak_memory_gb(self.device),
         )
@@ -131,13 +158,51 @@ class Training:
         shuffled = torch.randperm(len(self.train), generator=self.shuffle, device=self.device)
         return self.train[shuffled[: steps * batch]].view(steps, batch)
 
-    def _validate(self) -> list[tuple[float | None, float | None]]:
+    def _validated(self, tallies: Tensor | None) -> list[tuple[float | None, float | None]]:
         """Accuracy and loss on the val images, of student and teacher; None where there is none."""
-        found: list[tuple[float | None, float | None]] = []
-        if len(self.val):
-            sums = self.engine.validate(self.val).tolist()
-            found = [(correct / len(self.val), loss / len(self.val)) for correct, loss in sums]
-        return [*found, (None, None), (None, None)][:2]
+        count, sums = len(self.val), [] if tallies is None else tallies.tolist()
+        return [*((correct / count, loss / count) for correct, loss in sums), (None, None), (None, None)][:2]
+
+
+def advance(trainings: Sequence[Training]) -> list[EpochMetrics | Diverged]:
+    """The next epoch of one run, or at once of several that stack, for each as it would be by itself.
+
+    Raises:
+        OutOfMemory: what the runs share is free again, and they stand where they stood; fewer may find room.
+    """
+    first, start = trainings[0], time.perf_counter()
+    with watched(first.config, first.resident):
+        untrained = [training for training in trainings if training.totals is None]
+        if untrained:  # else the last attempt found no room to validate
+            _train(untrained)
+        trained = time.perf_counter() - start
+        tallies = _validate(trainings)
+    seconds = time.perf_counter() - start
+    return [training.done(of_one, trained, seconds) for training, of_one in zip(trainings, tallies, strict=True)]
+
+
+def _train(trainings: Sequence[Training]) -> None:
+    epochs = [training.planned() for training in trainings]
+    if len(trainings) == 1:
+        totals = trainings[0].engine.train(*epochs[0])[None]
+    else:
+        totals = Staged.train_together(_staged(trainings), epochs)
+    for training, of_one in zip(trainings, totals.tolist(), strict=True):
+        training.totals = of_one
+
+
+def _validate(trainings: Sequence[Training]) -> list[Tensor | None]:
+    """Right answers and summed losses (models, 2) of each, where there are val images."""
+    rows = [training.val for training in trainings]
+    if not len(rows[0]):
+        return [None] * len(rows)
+    if len(trainings) == 1:
+        return [trainings[0].engine.validate(rows[0])]
+    return list(Staged.validate_together(_staged(trainings), rows))
+
+
+def _staged(trainings: Sequence[Training]) -> list[Staged]:
+    return [training.engine for training in trainings if isinstance(training.engine, Staged)]
 
 
 def _engine(config: RunConfig, resident: Resident, classes: int) -> Eager | Staged:

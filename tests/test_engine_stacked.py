@@ -6,7 +6,8 @@ from conftest import glyphs, noise
 
 from idat_tune.engine.resident import Resident
 from idat_tune.engine.stacked import stackable
-from idat_tune.engine.stage import Epoch, Staged
+from idat_tune.engine.stage import Epoch
+from idat_tune.engine.staged import Staged
 from idat_tune.kinds import KINDS
 from idat_tune.model import build_pair
 

@@ -8,7 +8,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from idat_tune.engine import compiling, padding, stage
 from idat_tune.engine.resident import Resident
-from idat_tune.engine.stage import MaskedPath, Stage, _masked, shape_of
+from idat_tune.engine.stage import MaskedPath, Stage, _masked
+from idat_tune.engine.staged import shape_of
 from idat_tune.errors import OutOfMemory
 from idat_tune.kinds import KINDS
 from idat_tune.run import run_on
@@ -154,7 +155,7 @@ def test_padding_is_exactly_zero_before_and_after_every_step(kind, init):
     assert own.shape.adapter.hidden_dim == 8
 
     def outside():
-        places = own.optimizer.places(training.engine.learnt)
+        places = own.optimizer.places(training.engine.standing.learnt)
         for padded, fresh in zip(own.models, training.engine._fresh, strict=True):
             for name, value in fresh.trainable().items():
                 rest = places[id(padded.trainable()[name])].clone()

@@ -35,6 +35,10 @@ class Eager:
         pairs = zip((config.student, config.teacher), self.splits, strict=False)
         self.parts = [resident.prefix(name, split, config) for name, split in pairs]
 
+    @property
+    def stacks_with(self) -> None:
+        """Nothing: such a run is by itself."""
+
     def models(self) -> list[AdaptedModel]:
         """The student, and the teacher if there is one."""
         return [self.student] if self.teacher is None else [self.student, self.teacher]

@@ -2,9 +2,10 @@
 
 # R runs, B batch, C classes, P drop-paths, S steps of an epoch, E images of a validation step, M models
 
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -16,35 +17,13 @@ from idat_tune.config import RunConfig
 from idat_tune.distill import distillation
 from idat_tune.engine import padding
 from idat_tune.engine.compiling import compile_blocks
-from idat_tune.engine.devices import bf16, choose_attention
+from idat_tune.engine.devices import choose_attention
 from idat_tune.engine.eager import EVAL_BATCH, LOSSES, joint, rows_of
 from idat_tune.engine.optimizer import FlatAdamW, Learnt
 from idat_tune.engine.recording import recorded
 from idat_tune.engine.resident import Resident
-from idat_tune.engine.stacked import stack, stackable
+from idat_tune.engine.stacked import stack
 from idat_tune.model import AdaptedModel
-
-# What a trial may change without another recording: a stage reads it from tensors, or it is not the stage's business.
-FREE = {
-    "adapter.scale": 1.0,
-    "adapter.init": "trunc_normal",
-    "distill.temperature": 1.0,
-    "distill.weight": 1.0,
-    "distill.stop_epoch": 0,
-    "optim.lr": 1.0,
-    "optim.weight_decay": 0.0,
-    "optim.warmup_epochs": 0,
-    "optim.warmup_lr": 0.0,
-    "optim.min_lr": 0.0,
-    "epochs": 1,
-    "seed": 0,
-    "protocol": "clean",
-}
-
-
-def shape_of(config: RunConfig, narrowest: int) -> RunConfig:
-    """What a stage is made for: equal for all configs that can share one, on a block of that width or wider."""
-    return config.updated({**FREE, "adapter.hidden_dim": padding.padded(config, narrowest)})
 
 
 class MaskedPath(nn.Module):
@@ -63,13 +42,21 @@ class MaskedPath(nn.Module):
         return x * self.mask_B.view(-1, *[1] * (x.ndim - 1))
 
 
-@dataclass(frozen=True)
-class Epoch:
+class Epoch(NamedTuple):
     """What one run does in one epoch."""
 
     order: Tensor  # (S, B) rows of the resident images, a batch per step
     lr: float
     weight: float  # lambda
+
+
+@dataclass(frozen=True)
+class Standing:
+    """Where a run stands: all that a stage needs to go on with it."""
+
+    config: RunConfig
+    learnt: Learnt
+    generator: torch.Generator  # of drop-path, on the device
 
 
 class Stage:
@@ -138,31 +125,31 @@ class Stage:
             for name, parameter in padded.trainable().items()
         ]
 
-    def train(self, trials: Sequence["Staged"], epochs: Sequence[Epoch]) -> Tensor:
+    def train(self, runs: Sequence[Standing], epochs: Sequence[Epoch]) -> Tensor:
         """An epoch of every run, as `Eager.train`: summed losses (R, 4)."""
         self._set_mode(training=True)
         step = self._recorded("distilled" if epochs[0].weight > 0 else "apart")
         steps = len(epochs[0].order)
-        for run, (trial, epoch) in enumerate(zip(trials, epochs, strict=True)):
-            self._load(run, trial)
+        for run, (standing, epoch) in enumerate(zip(runs, epochs, strict=True)):
+            self._load(run, standing)
             self._order_RSB[run, :steps].copy_(epoch.order)
-            self._chance_RSPB[run].uniform_(generator=trial.generator)
+            self._chance_RSPB[run].uniform_(generator=standing.generator)
             self.optimizer.lr_R[run].fill_(epoch.lr)
             self._weight_R[run].fill_(epoch.weight)
         self._at.zero_()
         self._totals_R4.zero_()
         for _ in range(steps):
             step()
-        for run, trial in enumerate(trials):
-            self.optimizer.save(run, trial.learnt)
+        for run, standing in enumerate(runs):
+            self.optimizer.save(run, standing.learnt)
         return self._totals_R4.clone()
 
-    def validate(self, trials: Sequence["Staged"], rows_RN: Sequence[Tensor]) -> Tensor:
+    def validate(self, runs: Sequence[Standing], rows_RN: Sequence[Tensor]) -> Tensor:
         """As `Eager.validate`, of every run on as many images of its own: (R, models, 2)."""
         self._set_mode(training=False)
         evaluate = self._recorded("evaluated")
-        for run, trial in enumerate(trials):
-            self._load(run, trial)
+        for run, standing in enumerate(runs):
+            self._load(run, standing)
         self._tallies_RM2.zero_()
         for some_RE in torch.stack(tuple(rows_RN)).split(EVAL_BATCH, dim=1):
             count = some_RE.shape[1]
@@ -173,12 +160,12 @@ class Stage:
             evaluate()
         return self._tallies_RM2.clone()
 
-    def _load(self, run: int, trial: "Staged") -> None:
+    def _load(self, run: int, standing: Standing) -> None:
         """Take up a run where it stands, with its settings."""
-        self.optimizer.load(run, trial.learnt)
-        self.optimizer.decay_R[run].fill_(trial.config.optim.weight_decay)
-        self._temperature_R[run].fill_(trial.config.distill.temperature)
-        self._scale_R[run].fill_(trial.config.adapter.scale)
+        self.optimizer.load(run, standing.learnt)
+        self.optimizer.decay_R[run].fill_(standing.config.optim.weight_decay)
+        self._temperature_R[run].fill_(standing.config.distill.temperature)
+        self._scale_R[run].fill_(standing.config.adapter.scale)
 
     def _set_mode(self, training: bool) -> None:
         """Not in a step, where it would take longer than some of what is computed."""
@@ -271,65 +258,3 @@ def _masked(model: AdaptedModel) -> list[MaskedPath]:
                 found.append(MaskedPath(1 - child.drop_prob))
                 setattr(parent, name, found[-1])
     return found
-
-
-class Staged:
-    """One trial on a stage; what `Eager` is without one."""
-
-    def __init__(self, config: RunConfig, resident: Resident, classes: int):
-        self.config = config
-        self._resident, self._classes = resident, classes
-        self._low = torch.bfloat16 if bf16(config, resident.device) else torch.float32
-        student, teacher = resident.build_pair(config, classes, self._low)
-        self._fresh = [student] if teacher is None else [student, teacher]
-        self._shape = shape_of(config, min(width for model in self._fresh for width in model.block_widths()))
-        self._stage = self._stage_of(1)
-        self.learnt = self._stage.begun(self._fresh)
-        self.generator = torch.Generator(resident.device).manual_seed(config.seed)  # of drop-path
-        self._behind = False  # whether the trial has learnt more since its models got their values
-
-    def _stage_of(self, runs: int) -> Stage:
-        shape, resident, classes, low = self._shape, self._resident, self._classes, self._low
-        return resident.stage((shape, classes, low, runs), lambda: Stage(shape, resident, classes, low, runs))
-
-    @property
-    def student(self) -> AdaptedModel:
-        """The student, as trained so far."""
-        return self._settled()[0]
-
-    @property
-    def teacher(self) -> AdaptedModel | None:
-        """The teacher, as trained so far, if there is one."""
-        return self._settled()[1] if len(self._fresh) == 2 else None
-
-    def _settled(self) -> Sequence[AdaptedModel]:
-        """The trial's own models, with all that was trained so far."""
-        if self._behind:
-            self._stage.give(self.learnt, self._fresh)
-            self._behind = False
-        return self._fresh
-
-    def train(self, order: Tensor, lr: float, weight: float) -> Tensor:
-        """As `Eager.train`."""
-        return self.train_together([self], [Epoch(order, lr, weight)])[0]
-
-    def validate(self, rows: Tensor) -> Tensor:
-        """As `Eager.validate`."""
-        return self.validate_together([self], [rows])[0]
-
-    @property
-    def stacks_with(self) -> Hashable:
-        """Equal for trials that may train as one; None where a trial may not, as more trains than linear layers."""
-        return (self._shape, self._classes, self._low) if all(map(stackable, self._fresh)) else None
-
-    @staticmethod
-    def train_together(trials: Sequence["Staged"], epochs: Sequence[Epoch]) -> Tensor:
-        """An epoch of trials that stack, of equally many steps and all with distillation or all without: (R, 4)."""
-        for trial in trials:
-            trial._behind = True
-        return trials[0]._stage_of(len(trials)).train(trials, epochs)
-
-    @staticmethod
-    def validate_together(trials: Sequence["Staged"], rows_RN: Sequence[Tensor]) -> Tensor:
-        """As `validate`, of trials that stack on equally many images: (R, models, 2)."""
-        return trials[0]._stage_of(len(trials)).validate(trials, rows_RN)
