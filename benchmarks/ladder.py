@@ -21,6 +21,7 @@ from idat_tune.config import RunConfig
 from idat_tune.data import Images
 from idat_tune.engine.resident import Resident
 from idat_tune.engine.split import Split
+from idat_tune.engine.stage import Epoch
 from idat_tune.engine.staged import Staged
 
 COMPARED = 20  # steps over which losses are held against those of R0
@@ -39,8 +40,11 @@ LABELS = {
     "L4": "+ the step as one CUDA graph",
     "L5": "+ compiled blocks",
     "L6": "+ teacher and student on two streams",
+    "S2": "L3, on CUDA L4, for 2 trials as one; per trial",
+    "S4": "the same for 4 trials",
+    "S8": "the same for 8 trials",
 }
-NEEDS_CUDA = ("L4", "L5", "L6")
+NEEDS_CUDA = ("L4", "L5", "L6", "S8")
 NO_WORK = ("detach", "empty", "_unsafe_view", "profiler", "_local_scalar_dense")  # operations that launch nothing
 
 
@@ -55,19 +59,22 @@ class Uncut(Resident):
 class Lean:
     """The engine, with as much of it as a rung asks for."""
 
-    def __init__(self, config: RunConfig, images: Images, device: torch.device, recorded: bool, **ways: Any):
+    def __init__(
+        self, config: RunConfig, images: Images, device: torch.device, recorded: bool, runs: int = 1, **ways: Any
+    ):
         resident = (Uncut if ways.pop("uncut", False) else Resident)(images, device, staged=True, **ways)
-        self.lr, self.weight, self.recorded = config.optim.lr, config.distill.weight, recorded
-        self.engine = Staged(config, resident, config.classes)
+        self.lr, self.weight, self.recorded, self.runs = config.optim.lr, config.distill.weight, recorded, runs
+        configs = [config.updated({"seed": config.seed + run}) for run in range(runs)]
+        self.engines = [Staged(of_one, resident, config.classes) for of_one in configs]
         self.device = device
 
     def run(self, order: Tensor) -> Tensor:
-        """Summed losses (4,) of steps on rows (steps, B)."""
-        order = order.to(self.device)
+        """Summed losses (4,) of steps on rows (steps, B); of the first trial, if there are several."""
+        epochs = [Epoch(order.to(self.device), self.lr, self.weight)] * self.runs
         if self.recorded:
-            return self.engine.train(order, self.lr, self.weight)
+            return Staged.train_together(self.engines, epochs)[0]
         with patch("idat_tune.engine.stage.recorded", lambda function, *_: function):
-            return self.engine.train(order, self.lr, self.weight)
+            return Staged.train_together(self.engines, epochs)[0]
 
     def losses(self, order: Tensor) -> list[float]:
         """The loss of each step."""
@@ -76,6 +83,8 @@ class Lean:
 
 class Stepwise:
     """R0, R1, L0, L1: loops that take a step at a time."""
+
+    runs = 1
 
     def __init__(self, loop: Released | Eager):
         self.loop = loop
@@ -102,6 +111,7 @@ def rung(name: str, config: RunConfig, images: Images, device: torch.device) -> 
         "L4": {"recorded": True},
         "L5": {"recorded": True, "compiled": True},
         "L6": {"recorded": True, "compiled": True, "two_streams": True},
+        **{f"S{runs}": {"recorded": device.type == "cuda", "runs": runs} for runs in (2, 4, 8)},
     }
     return Lean(config, images, device, **ways[name])
 
@@ -112,7 +122,7 @@ class Measured:
 
     ready: float  # wall seconds until the first step was done: building, caching, compiling, recording
     losses: list[float]
-    operations: int
+    operations: int  # of a step of one trial
     syncs: int
     allocated: float  # GB at the peak, less what was there before
     reserved: float
@@ -162,7 +172,7 @@ def first_look(name: str, config: RunConfig, images: Images, order: Tensor, devi
     ready = time.perf_counter() - began
     losses += way.losses(order[1:COMPARED])
     peak = (torch.cuda.max_memory_allocated(), torch.cuda.max_memory_reserved()) if cuda else (0, 0)
-    operations, syncs = counted(way, order[:2], device)
+    operations, syncs = (number // way.runs for number in counted(way, order[:2], device))
     held = [(now - then) / 1e9 for now, then in zip(peak, before, strict=True)]
     return way, Measured(ready, losses, operations, syncs, *held)
 
@@ -204,7 +214,7 @@ def climbed(names: list[str], config: RunConfig, device: torch.device) -> dict[s
     a_round = order[:steps]
     for _ in range(rounds):
         for name, way in ways.items():
-            found[name].seconds.append(timed(lambda way=way: way.run(a_round), device) / steps)
+            found[name].seconds.append(timed(lambda way=way: way.run(a_round), device) / steps / way.runs)
     return found
 
 

@@ -3,6 +3,8 @@
 import io
 import statistics
 import time
+from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import torch
@@ -14,12 +16,12 @@ from benchmarks.released import Eager, Released
 from idat_tune import data
 from idat_tune.config import RunConfig
 from idat_tune.cost import shapes
-from idat_tune.data import Images
+from idat_tune.data import Images, joined
 from idat_tune.engine.devices import choose_attention
 from idat_tune.engine.optimizer import scheduler_for
 from idat_tune.engine.resident import Resident
 from idat_tune.engine.split import Split
-from idat_tune.run import evaluate, run, run_on
+from idat_tune.run import advance, evaluate, run, run_on
 
 TEST = 20_000  # images of a test split, about the mean of VTAB-1K
 
@@ -30,9 +32,10 @@ def report(config: RunConfig, device: torch.device) -> None:
     pair = RunConfig.for_task("cifar", {"student": "random:vit_base", "teacher": "random:vit_small"})
     print(f"| weights and saved activations of S -> B, batch 32, lean bf16, fake tensors | {saved(pair):.2f} GB |")
     if device.type == "cpu":  # the other machine may lack what makes the digits
-        plain, lean = embedded()
-        print(f"| embedded trial (digits, 10 epochs, default config), CPU s: plain eager loop | {plain:.2f} |")
-        print(f"| the same, `run` | {lean:.2f} ({plain / lean:.2f}x) |", flush=True)
+        found = embedded()
+        plain = found["plain eager loop"]
+        for label, seconds in found.items():
+            print(f"| embedded trial (digits, 10 epochs), CPU s: {label} | {seconds:.2f} ({plain / seconds:.2f}x) |")
     for label, cold, warm in set_ups(config, device):
         print(f"| set-up of a trial, {label}: first of a worker, later ones, s | {cold:.2f}, {warm:.3f} |", flush=True)
     if device.type == "cuda":
@@ -75,17 +78,19 @@ def _fill(model: torch.nn.Module) -> None:
             module._buffers[name] = torch.empty(value.shape)
 
 
-def embedded() -> tuple[float, float]:
-    """CPU seconds of a default trial: the plain eager loop with its validation, and `run`; medians, taken in turn."""
+def embedded() -> dict[str, float]:
+    """CPU seconds of a default trial, by way of training it: medians of rounds in which each has its turn."""
     config = RunConfig.for_task("digits", {"device": "cpu"})
     train, val = (data.load("digits", split, 32, 1) for split in ("train", "val"))
-    seconds: tuple[list[float], list[float]] = ([], [])
+    ways: dict[str, tuple[Callable[..., None], int]] = {"plain eager loop": (plainly, 1), "`run`": (leanly, 1)}
+    ways |= {f"{count} trials as one, each": (partial(as_one, count), count) for count in (2, 4, 8)}
+    seconds: dict[str, list[float]] = {label: [] for label in ways}
     for _ in range(5):
-        for way, found in zip((plainly, leanly), seconds, strict=True):
+        for label, (way, count) in ways.items():
             began = time.process_time()
             way(config, train, val)
-            found.append(time.process_time() - began)
-    return statistics.median(seconds[0]), statistics.median(seconds[1])
+            seconds[label].append((time.process_time() - began) / count)
+    return {label: statistics.median(found) for label, found in seconds.items()}
 
 
 def plainly(config: RunConfig, train: Images, val: Images) -> None:
@@ -108,6 +113,16 @@ def leanly(config: RunConfig, train: Images, val: Images) -> None:
     """What replaced it."""
     for _ in run(config, train, val):
         pass
+
+
+def as_one(count: int, config: RunConfig, train: Images, val: Images) -> None:
+    """Trials of other seeds and learning rates, stacked."""
+    worker = Resident(joined(train, val), torch.device("cpu"), staged=True)
+    rows = torch.arange(len(train) + len(val)).tensor_split([len(train)])
+    configs = [config.updated({"seed": number, "optim.lr": 1e-3 * (number + 1)}) for number in range(count)]
+    trials = [run_on(worker, of_one, *rows) for of_one in configs]
+    while trials[0].goes_on:
+        advance(trials)
 
 
 def set_ups(config: RunConfig, device: torch.device) -> list[tuple[str, float, float]]:

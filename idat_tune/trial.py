@@ -30,6 +30,91 @@ def settle() -> None:
     data.register_own()  # which RunConfig must know here too
 
 
+class Worker:
+    """What a process keeps from trial to trial: images, frozen backbones, and all that comes from the two."""
+
+    def __init__(self, images: Mapping[str, Images], trials: int, staged: bool | None = None):
+        """Take the splits that trials may see, and what `Resident` is told: how many trials to expect, and `staged`."""
+        settle()
+        self.images = images
+        self.trials = trials
+        self.staged = staged
+        self._resident: Resident | None = None
+
+    def resident(self, config: RunConfig) -> Resident:
+        """Images, backbones and prefixes on the device of a config; made by the first trial."""
+        device = choose_device(config.device)
+        if self._resident is None or self._resident.device != device:
+            images = data.joined(self.images["train"], self.images["val"])
+            steps = self.trials * config.epochs * (len(images) // config.batch_size)
+            self._resident = Resident(images, device, self.staged, compiled=pays(steps, device))
+        return self._resident
+
+    def rows(self, job: Mapping[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Which of the resident images, train then val, a trial learns from and which it is measured on."""
+        train, val = self.images["train"], self.images["val"]
+        if job["stage"] == CONFIRM:
+            of_train, of_val = data.fold_rows(train, val, job["fold"])
+            return torch.from_numpy(of_train), torch.from_numpy(of_val)
+        count = len(train) + len(val)
+        learnt_from = count if job["stage"] == FINAL else len(train)
+        rows = torch.arange(count)
+        return rows[:learnt_from], rows[learnt_from:]
+
+
+class Run:
+    """A trial that trains on a worker, and its results."""
+
+    def __init__(self, worker: Worker, job: Mapping[str, Any]):
+        start = time.perf_counter()
+        self.job = job
+        self.config = RunConfig.from_flat(job["config"])
+        train, self.val = worker.rows(job)
+        self.training = run_on(worker.resident(self.config), self.config, train, self.val)
+        self.set_up = {
+            "set_up_seconds": time.perf_counter() - start,
+            "trainable_params": self.training.student.trainable_params(),
+            "worker": os.getpid(),
+        }
+
+    def result(self, epoch: EpochMetrics) -> dict[str, Any]:
+        """What Tune gets of an epoch; the last of a final run brings the trained tensors, as safetensors bytes."""
+        images, last = len(self.val), epoch.epoch + 1 == self.config.epochs
+        rank = score(epoch.val_accuracy, epoch.val_loss, images) if images else WORST
+        result: dict[str, Any] = {**epoch.as_dict(), "score": rank, "val_images": images, **self.set_up}
+        if last and self.job["stage"] == FINAL:
+            result["state"] = save(self.training.student.trained_state())
+        return {**result, "status": COMPLETE if last else RUNNING, "done": last}
+
+
+def tested(job: Mapping[str, Any]) -> dict[str, Any]:
+    """The one opening of the test split: every student of the final run, in one pass over its images."""
+    config = RunConfig.from_flat(job["config"])
+    device = choose_device(config.device)
+    students = {name: _student(flat, ray.get(state)) for name, (flat, state) in job["students"].items()}
+    for student, _ in students.values():
+        student.to(device)
+    spec = next(iter(students.values()))[0].spec
+    batches = data.batches(config.task, "test", spec.size, spec.channels, spec.interpolation)
+    found = evaluate_all(students, (to_device(images, device) for images in batches))
+    # As rows: Tune would flatten a mapping into its own keys.
+    rows = [[name, accuracy, loss] for name, (accuracy, loss) in found.items()]
+    return {"epoch": 0, "score": WORST, "status": COMPLETE, "done": True, "tested": rows, "worker": os.getpid()}
+
+
+def _student(flat: Mapping[str, Any], state: bytes) -> tuple[AdaptedModel, RunConfig]:
+    config = RunConfig.from_flat(flat)
+    student = build(config.student, config.classes, config, seed=0)
+    student.load_trained_state(load(state))
+    return student, config
+
+
+def failed(epoch: int, failure: Exception) -> dict[str, Any]:
+    """The result of a trial that failed in that epoch."""
+    reason = f"{type(failure).__name__}: {failure}"
+    return {"epoch": epoch, "score": WORST, "status": FAILED, "reason": reason, "done": True}
+
+
 class Trial(tune.Trainable):
     """What Ray Tune calls: `step` is one epoch. A failure is a result with a reason, not an exception."""
 
@@ -38,16 +123,12 @@ class Trial(tune.Trainable):
 
         `trials` is how many this worker may expect; with many on a GPU it compiles before the first.
         """
-        settle()
-        self.images = images
-        self.trials = trials
-        self.resident: Resident | None = None
+        self.worker = Worker(images, trials)
         self.reset_config(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Prepare another trial on the same worker; nothing of the last one stays."""
-        self.job = new_config
-        self.results = self._results()
+        self.results = self._results(new_config)
         return True
 
     def step(self) -> dict[str, Any]:
@@ -60,79 +141,15 @@ class Trial(tune.Trainable):
     def load_checkpoint(self, checkpoint: Any) -> None:
         """Nothing, as nothing was saved."""
 
-    def _results(self) -> Iterator[dict[str, Any]]:
-        reached = -1
+    def _results(self, job: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+        reached = 0
         try:
-            for result in self._tested() if self.job["stage"] == TEST else self._trained():
-                reached = result["epoch"]
-                yield result
+            if job["stage"] == TEST:
+                yield tested(job)
+            else:
+                run = Run(self.worker, job)
+                for epoch in run.training:
+                    reached = epoch.epoch + 1
+                    yield run.result(epoch)
         except Exception as failure:  # whatever it is, it is a result: a search outlives every one of its trials
-            yield _failure(reached + 1, f"{type(failure).__name__}: {failure}")
-
-    def _trained(self) -> Iterator[dict[str, Any]]:
-        """A result per epoch; the last one of a final run brings the trained tensors, as safetensors bytes."""
-        start = time.perf_counter()
-        config = RunConfig.from_flat(self.job["config"])
-        final = self.job["stage"] == FINAL
-        train, val = self._rows()
-        training = run_on(self._resident(config), config, train, val)
-        set_up = {
-            "set_up_seconds": time.perf_counter() - start,
-            "trainable_params": training.student.trainable_params(),
-            "worker": os.getpid(),
-        }
-        for epoch in training:
-            last = epoch.epoch + 1 == config.epochs
-            state = {"state": save(training.student.trained_state())} if final and last else {}
-            status = COMPLETE if last else RUNNING
-            yield {**_result(epoch, len(val)), **set_up, **state, "status": status, "done": last}
-
-    def _rows(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Which of the resident images, train then val, this trial learns from and which it is measured on."""
-        train, val = self.images["train"], self.images["val"]
-        if self.job["stage"] == CONFIRM:
-            of_train, of_val = data.fold_rows(train, val, self.job["fold"])
-            return torch.from_numpy(of_train), torch.from_numpy(of_val)
-        count = len(train) + len(val)
-        learnt_from = count if self.job["stage"] == FINAL else len(train)
-        rows = torch.arange(count)
-        return rows[:learnt_from], rows[learnt_from:]
-
-    def _resident(self, config: RunConfig) -> Resident:
-        """Images, backbones and prefixes of this worker; made by its first trial."""
-        device = choose_device(config.device)
-        if self.resident is None or self.resident.device != device:
-            images = data.joined(self.images["train"], self.images["val"])
-            steps = self.trials * config.epochs * (len(images) // config.batch_size)
-            self.resident = Resident(images, device, compiled=pays(steps, device))
-        return self.resident
-
-    def _tested(self) -> Iterator[dict[str, Any]]:
-        """The one opening of the test split: every student of the final run, in one pass over its images."""
-        config = RunConfig.from_flat(self.job["config"])
-        device = choose_device(config.device)
-        students = {name: _student(flat, ray.get(state)) for name, (flat, state) in self.job["students"].items()}
-        for student, _ in students.values():
-            student.to(device)
-        spec = next(iter(students.values()))[0].spec
-        batches = data.batches(config.task, "test", spec.size, spec.channels, spec.interpolation)
-        tested = evaluate_all(students, (to_device(images, device) for images in batches))
-        # As rows: Tune would flatten a mapping into its own keys.
-        rows = [[name, accuracy, loss] for name, (accuracy, loss) in tested.items()]
-        yield {"epoch": 0, "score": WORST, "status": COMPLETE, "done": True, "tested": rows, "worker": os.getpid()}
-
-
-def _student(flat: Mapping[str, Any], state: bytes) -> tuple[AdaptedModel, RunConfig]:
-    config = RunConfig.from_flat(flat)
-    student = build(config.student, config.classes, config, seed=0)
-    student.load_trained_state(load(state))
-    return student, config
-
-
-def _result(epoch: EpochMetrics, images: int) -> dict[str, Any]:
-    rank = score(epoch.val_accuracy, epoch.val_loss, images) if images else WORST
-    return {**epoch.as_dict(), "score": rank, "val_images": images}
-
-
-def _failure(epoch: int, reason: str) -> dict[str, Any]:
-    return {"epoch": epoch, "score": WORST, "status": FAILED, "reason": reason, "done": True}
+            yield failed(reached, failure)

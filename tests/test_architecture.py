@@ -34,6 +34,8 @@ HOUSE = {
     "journal": "",
     "tracking": "mlflow",
     "trial": "ray torch numpy safetensors",
+    "host": "ray",
+    "seat": "ray",
     "probe": "torch",
     "search": "ray optuna safetensors scipy",
     "replay": "optuna pyarrow numpy matplotlib",

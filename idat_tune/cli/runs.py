@@ -49,6 +49,9 @@ def search(
     ] = None,
     gpus_per_trial: Annotated[float | None, typer.Option(metavar="F", help="Part of a GPU per trial.")] = None,
     max_concurrent: Annotated[int | None, typer.Option(metavar="N", help="Trials at once.")] = None,
+    stacked: Annotated[
+        int, typer.Option(metavar="K", help="Experiment: K trials at once in each process; equal shapes train as one.")
+    ] = 1,
     address: Annotated[str | None, typer.Option(metavar="ADDR", help="Of a running Ray cluster, or 'auto'.")] = None,
     out: Out = OUT,
     name: Annotated[str | None, typer.Option(help="Of the search; the same name again resumes it.")] = None,
@@ -111,7 +114,7 @@ def search(
         )
         for known in chosen
     ]
-    resources = Resources(hours, gpus_per_trial, max_concurrent, address, gpu_hours, patience)
+    resources = Resources(hours, gpus_per_trial, max_concurrent, address, gpu_hours, patience, stacked)
     if dry_run:
         _dry_run(plans, resources, price_per_hour, as_json)
         return

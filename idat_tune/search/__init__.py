@@ -45,6 +45,7 @@ def search(
     stopping: str = HALVING,
     gpus_per_trial: float | None = None,
     max_concurrent: int | None = None,
+    stacked: int = 1,
     address: str | None = None,
     out: str | Path = "runs",
     name: str | None = None,
@@ -70,6 +71,7 @@ def search(
         stopping: which of them end early: halving, median or none.
         gpus_per_trial: fraction of a GPU that a trial takes; 1 where there are GPUs, unless given.
         max_concurrent: trials at once; as many as cores or GPUs unless given.
+        stacked: an experiment: so many trials at once in every process, where those of one shape train as one.
         address: of a Ray cluster; one is started on this machine unless given.
         out: folder of all searches and of the tracking store.
         name: of the search and its folder; `<task>-<number>` unless given.
@@ -97,7 +99,7 @@ def search(
         sampler=sampler,
         stopping=stopping,
     )
-    resources = Resources(hours, gpus_per_trial, max_concurrent, address, gpu_hours, patience)
+    resources = Resources(hours, gpus_per_trial, max_concurrent, address, gpu_hours, patience, stacked)
     (result,) = run_searches([plan], resources, lambda plan: listener or Listener())
     return result
 

@@ -1,12 +1,14 @@
 """Ray, quietly: connect to a cluster or start one on this machine, and leave it again."""
 
 import logging
+import math
 import os
 import shutil
 import signal
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,22 @@ QUIET = {
 }
 STORE_BYTES = 1_000_000_000  # of the object store on this machine; a task's images at 224 pixels take 150 MB
 WATCH_EVERY = 0.5  # seconds
+MANY = 10**6
+
+
+@dataclass(frozen=True)
+class Room:
+    """What there is for trials."""
+
+    trials: int  # at once
+    processes: int  # that train them
+    gpus: float  # of each process
+    stacked: int = 1  # trials that each takes at most
+
+    @property
+    def gpus_per_trial(self) -> float:
+        """How much of a GPU each takes."""
+        return self.gpus / self.stacked
 
 
 class Session:
@@ -36,8 +54,8 @@ class Session:
         self.lost: Callable[[str], None] = lambda process: None  # called when a process of Ray's has died
         self._ours = False  # started here, so ended here
 
-    def start(self) -> tuple[int, float]:
-        """Connect, or start Ray on this machine; how many trials may run at once, and how much of a GPU each takes.
+    def start(self) -> Room:
+        """Connect, or start Ray on this machine.
 
         Raises:
             BadInput: GPU-hours are to be counted where trials take no GPU.
@@ -61,7 +79,12 @@ class Session:
             )
         if self.resources.gpu_hours is not None and not gpus:
             raise BadInput("--gpu-hours cannot be counted: trials take no GPU here; use --hours")
-        return self.resources.max_concurrent or at_once(there.get("CPU", 1), there.get("GPU", 0), gpus), gpus
+        processes = at_once(there.get("CPU", 1), there.get("GPU", 0), gpus)
+        stacked, most = self.resources.stacked, self.resources.max_concurrent
+        if most:
+            # As many as the user wants; but no process more than there is room for where each takes several.
+            processes = most if stacked == 1 else min(processes, math.ceil(most / stacked))
+        return Room(min(most or MANY, processes * stacked), processes, gpus, stacked)
 
     def _init(self) -> None:
         import ray

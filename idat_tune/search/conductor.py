@@ -1,7 +1,7 @@
 """Proposes the trials of every stage to Ray Tune, hears how each went, and keeps the record."""
 
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -34,6 +34,7 @@ class Live:
     job: Job
     proposal: optuna.trial.Trial | None = None  # what the sampler calls it; None if it did not propose it
     deaths: int = 0  # workers that it lost so far
+    host: int = 0  # where it trains, if there are hosts
     reported: int = -1  # newest epoch that the sampler was told of
     started: float = field(default_factory=time.perf_counter)
     epochs: list[EpochMetrics] = field(default_factory=list)
@@ -50,7 +51,7 @@ class Live:
 
     def again(self) -> "Live":
         """The same trial from its beginning, after its worker died."""
-        return Live(self.job, self.proposal, self.deaths + 1, self.reported)
+        return Live(self.job, self.proposal, self.deaths + 1, reported=self.reported)
 
 
 class Conductor(Searcher):
@@ -69,6 +70,7 @@ class Conductor(Searcher):
         listener: Listener,
         budget: Budget | None = None,
         asked_to_stop: Callable[[], bool] = lambda: False,
+        hosts: int = 0,
     ):
         super().__init__(metric=METRIC, mode="max")
         self.plan = plan
@@ -77,6 +79,7 @@ class Conductor(Searcher):
         self.tracker = tracker
         self.listener = listener
         self.asked_to_stop = asked_to_stop
+        self.hosts = hosts  # that trials are dealt to; 0 where each has a worker of its own
         self.budget = budget or Budget(plan, Resources(), journal, manifest)
         self.ended_by: str | None = None  # what of the budget ended exploring, in this session
         self.distributions = {param.label: distribution(param.domain) for param in plan.space.params}
@@ -102,10 +105,15 @@ class Conductor(Searcher):
             self.finished = not self.live
             return Searcher.FINISHED if self.finished else None
         next_up.started = time.perf_counter()
+        next_up.host = self._emptiest_host()
         self.live[trial_id] = next_up
         self.budget.note(self._exploring())
         self.listener.trial_started(next_up.job)
-        return self._payload(next_up.job)
+        return {**self._payload(next_up.job), "host": next_up.host}
+
+    def _emptiest_host(self) -> int:
+        guests = Counter(live.host for live in self.live.values())
+        return min(range(self.hosts), key=lambda host: guests[host], default=0)
 
     def _next(self) -> Live | None:
         """The next trial; None while it depends on one that is running, and at the end."""

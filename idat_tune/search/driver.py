@@ -21,9 +21,9 @@ from idat_tune.search.conductor import Conductor
 from idat_tune.search.listener import LOG, Interrupted, Listener
 from idat_tune.search.manifest import Manifest, locked
 from idat_tune.search.plan import Plan, Resources
+from idat_tune.search.workers import workers
 from idat_tune.tasks import Task
 from idat_tune.tracking import Tracker
-from idat_tune.trial import Trial
 
 MOST_TEXT = 500  # characters of a reason in a tag
 JOURNAL = "journal.jsonl"  # in the search folder
@@ -77,15 +77,17 @@ def _search(
         # Ctrl-C need not wait for it.
         store = threading.Thread(target=tracking.lay_out, args=(plan.out,), daemon=True)
         store.start()
-        workers, gpus = session.start()
+        room = session.start()
         store.join()
         tracker = Tracker(plan.out, plan.task.name)
         with _closing(plan, tracker, journal, listener):
             open_parent(tracker, plan, journal, manifest)
-            budget = Budget(plan, resources, journal, manifest, gpus)
-            conductor = Conductor(plan, journal, manifest, tracker, listener, budget, asked.is_set)
-            listener.search_started(plan, workers, journal.records, budget)
-            _tune(plan, conductor, workers, gpus)
+            budget = Budget(plan, resources, journal, manifest, room.gpus_per_trial)
+            hosts = room.processes if room.stacked > 1 else 0
+            conductor = Conductor(plan, journal, manifest, tracker, listener, budget, asked.is_set, hosts)
+            listener.search_started(plan, room.trials, journal.records, budget)
+            with workers(visible_images(plan), plan.trials, room) as trainable:
+                _tune(plan, conductor, trainable, room.trials)
             if asked.is_set() or not conductor.finished:
                 raise Interrupted("Ray Tune was told to stop")
             journal.write_tables(plan.folder)
@@ -157,16 +159,15 @@ def _disk_is_full(failure: BaseException | None) -> bool:
     return False
 
 
-def _tune(plan: Plan, conductor: Conductor, workers: int, gpus: float) -> None:
-    trainable = tune.with_parameters(Trial, images=visible_images(plan), trials=plan.trials // workers)
+def _tune(plan: Plan, conductor: Conductor, trainable: Any, at_once: int) -> None:
     tuner = tune.Tuner(
-        tune.with_resources(trainable, {"cpu": 1, "gpu": gpus}),
+        trainable,
         tune_config=tune.TuneConfig(
             num_samples=MANY,
             search_alg=conductor,
             scheduler=conductor.scheduler,
             # Without the limit Tune puts all trials on one reused worker.
-            max_concurrent_trials=workers,
+            max_concurrent_trials=at_once,
             reuse_actors=True,
             trial_name_creator=_trial_name,
             trial_dirname_creator=_trial_name,

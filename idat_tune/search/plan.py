@@ -22,6 +22,7 @@ TOP_K, FOLDS = 2, 5  # of the confirm stage; chosen by measurement, see benchmar
 SAMPLERS = TPE, RANDOM, GRID, GP = ("tpe", "random", "grid", "gp")
 RULES = HALVING, MEDIAN, NONE = ("halving", "median", "none")  # which end proposed trials early
 
+MOST_STACKED = 32
 SAMPLE = 24  # configs that stand for a space
 
 
@@ -47,6 +48,15 @@ class Resources:
     address: str | None = None  # of a Ray cluster; one is started here unless given
     gpu_hours: float | None = None  # of exploring, summed over trials and GPUs
     patience: int | None = None  # trials in a row that may bring nothing beyond the noise
+    stacked: int = 1  # trials at once in every process that trains
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.stacked <= MOST_STACKED:
+            raise BadInput(f"--stacked must be from 1 to {MOST_STACKED}, not {self.stacked}")
+        if self.stacked > 1 and self.gpus_per_trial is not None:
+            raise BadInput(
+                "--stacked lets so many trials share the process, and the GPU, of one; leave --gpus-per-trial away"
+            )
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,10 @@ import ray
 
 from idat_tune import cost, model, tracking
 from idat_tune.config import RunConfig
+from idat_tune.errors import BadInput
 from idat_tune.metrics import Speed
 from idat_tune.probe import Probed, Prober
-from idat_tune.search.cluster import Session
+from idat_tune.search.cluster import Room, Session
 from idat_tune.search.driver import visible_images
 from idat_tune.search.forecast import Key, Pace, cost_key, forecast, sample_of
 from idat_tune.search.plan import Plan, Resources
@@ -26,12 +27,15 @@ Costs = Mapping[RunConfig, Mapping[str, Any]]  # what `cost.describe` says
 
 def estimates(plans: Sequence[Plan], resources: Resources, price_per_hour: float | None) -> Iterator[dict[str, Any]]:
     """See `search.estimate`; several searches share one start, which the first one pays."""
+    if resources.stacked > 1:
+        raise BadInput("--dry-run foresees trials that train by themselves, not --stacked; leave one of the two away")
     began = time.perf_counter()
     session = Session(resources)
     try:
         for name in dict.fromkeys(name for plan in plans for name in plan.backbones()):
             model.fetch(name)  # as a search does
-        workers, gpus = _start(plans[0], session)
+        room = _start(plans[0], session)
+        workers, gpus = room.trials, room.gpus
         for number, plan in enumerate(plans):
             probers, found = _probers(plan, workers, gpus)
             start = time.perf_counter() - began if number == 0 else 0.0
@@ -61,8 +65,8 @@ def estimates(plans: Sequence[Plan], resources: Resources, price_per_hour: float
         session.close()
 
 
-def _start(plan: Plan, session: Session) -> tuple[int, float]:
-    """Start as a search does, tracking store included; workers, and GPUs per trial."""
+def _start(plan: Plan, session: Session) -> Room:
+    """Start as a search does, tracking store included."""
     with ThreadPoolExecutor(1) as background:
         rehearsed = background.submit(tracking.rehearse, plan.out, plan.task.name)
         started = session.start()

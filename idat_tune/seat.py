@@ -1,0 +1,45 @@
+"""A trial as Ray Tune sees it, whose training is with a host; light, as there are several beside each host."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import ray
+from ray import tune
+
+CPUS = 0.01  # of a seat, which only waits
+
+
+class Seat(tune.Trainable):
+    """Asks the host that the job names for each result."""
+
+    def setup(self, config: dict[str, Any], hosts: Sequence[Any]) -> None:
+        """Take the handles of all hosts, and the first trial."""
+        self.hosts = hosts
+        self.began = ""  # id of the trial that the host knows
+        self.reset_config(config)
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        """Leave the host of the last trial and take the next."""
+        self.cleanup()
+        self.job = new_config
+        self.host = self.hosts[new_config["host"]]
+        return True
+
+    def step(self) -> dict[str, Any]:
+        """The next result of the trial. Where the host died Ray's error goes on to Tune, and the trial runs again."""
+        if not self.began:
+            self.began = self.job["id"]
+            ray.get(self.host.begin.remote(self.job))
+        return ray.get(self.host.step.remote(self.began))
+
+    def cleanup(self) -> None:
+        """Tell the host that the trial is over, which it may not know."""
+        if self.began:
+            self.host.leave.remote(self.began)
+        self.began = ""
+
+    def save_checkpoint(self, checkpoint_dir: str) -> None:
+        """Nothing: a trial is short, and one that dies runs again."""
+
+    def load_checkpoint(self, checkpoint: Any) -> None:
+        """Nothing, as nothing was saved."""
