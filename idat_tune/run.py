@@ -68,7 +68,7 @@ class Training:
         self.shuffle = torch.Generator(self.device).manual_seed(config.seed)
         self.rates = learning_rates(config)
         self.reached = 0  # epochs that are done
-        self.totals: list[float] | None = None  # summed losses of the next epoch, once it is trained
+        self.trained: tuple[list[float], float] | None = None  # summed losses of the next epoch, seconds; once trained
         self._planned: Epoch | None = None
 
     @property
@@ -96,8 +96,7 @@ class Training:
             raise BadInput(f"the images have label {largest}, but the heads only {classes} classes")
 
     def __iter__(self) -> Iterator[EpochMetrics]:
-        # Seeded here for drop-path alone; initial values and shuffling have generators of their own.
-        torch.manual_seed(self.config.seed)
+        """The epochs that are left, from where it stands."""
         while self.goes_on:
             (found,) = advance([self])
             if isinstance(found, Diverged):
@@ -122,16 +121,12 @@ class Training:
             self._planned = Epoch(self._order(), self.rates[self.reached], self.config.distill_weight(self.reached))
         return self._planned
 
-    def done(self, tallies: Tensor | None, trained: float, seconds: float) -> EpochMetrics | Diverged:
-        """Count the epoch and say how it went.
-
-        `tallies` (models, 2) are those of validation, if there is one; `trained` and `seconds` are wall times of
-        training and of the whole.
-        """
-        assert self.totals is not None
-        (order, lr, weight), epoch = self.planned(), self.reached
-        loss, ce_student, ce_teacher, distill = (total / len(order) for total in self.totals)
-        self.reached, self._planned, self.totals = epoch + 1, None, None
+    def done(self, tallies: Sequence[tuple[float, float]], validated: float) -> EpochMetrics | Diverged:
+        """Count the epoch and say how it went: from right answers and summed losses of each model, and seconds."""
+        assert self.trained is not None
+        (order, lr, weight), epoch, (totals, trained) = self.planned(), self.reached, self.trained
+        loss, ce_student, ce_teacher, distill = (total / len(order) for total in totals)
+        self.reached, self._planned, self.trained = epoch + 1, None, None
         if not math.isfinite(loss):
             return Diverged(f"the training loss became {loss} in epoch {epoch} at learning rate {lr:.3g}")
         (accuracy, val_loss), (teacher_accuracy, _) = self._validated(tallies)
@@ -146,7 +141,7 @@ class Training:
             val_accuracy=accuracy,
             val_loss=val_loss,
             val_teacher_accuracy=teacher_accuracy,
-            seconds=seconds,
+            seconds=trained + validated,
             images_per_second=order.numel() / trained,
             gpu_memory_gb=_peak_memory_gb(self.device),
         )
@@ -158,10 +153,10 @@ class Training:
         shuffled = torch.randperm(len(self.train), generator=self.shuffle, device=self.device)
         return self.train[shuffled[: steps * batch]].view(steps, batch)
 
-    def _validated(self, tallies: Tensor | None) -> list[tuple[float | None, float | None]]:
+    def _validated(self, tallies: Sequence[tuple[float, float]]) -> list[tuple[float | None, float | None]]:
         """Accuracy and loss on the val images, of student and teacher; None where there is none."""
-        count, sums = len(self.val), [] if tallies is None else tallies.tolist()
-        return [*((correct / count, loss / count) for correct, loss in sums), (None, None), (None, None)][:2]
+        count = len(self.val)
+        return [*((correct / count, loss / count) for correct, loss in tallies), (None, None), (None, None)][:2]
 
 
 def advance(trainings: Sequence[Training]) -> list[EpochMetrics | Diverged]:
@@ -170,35 +165,37 @@ def advance(trainings: Sequence[Training]) -> list[EpochMetrics | Diverged]:
     Raises:
         OutOfMemory: what the runs share is free again, and they stand where they stood; fewer may find room.
     """
-    first, start = trainings[0], time.perf_counter()
+    first = trainings[0]
     with watched(first.config, first.resident):
-        untrained = [training for training in trainings if training.totals is None]
+        untrained = [training for training in trainings if training.trained is None]
         if untrained:  # else the last attempt found no room to validate
             _train(untrained)
-        trained = time.perf_counter() - start
+        start = time.perf_counter()
         tallies = _validate(trainings)
-    seconds = time.perf_counter() - start
-    return [training.done(of_one, trained, seconds) for training, of_one in zip(trainings, tallies, strict=True)]
+        validated = time.perf_counter() - start
+    return [training.done(of_one, validated) for training, of_one in zip(trainings, tallies, strict=True)]
 
 
 def _train(trainings: Sequence[Training]) -> None:
+    start = time.perf_counter()
     epochs = [training.planned() for training in trainings]
     if len(trainings) == 1:
-        totals = trainings[0].engine.train(*epochs[0])[None]
+        totals = trainings[0].engine.train(*epochs[0])[None].tolist()
     else:
-        totals = Staged.train_together(_staged(trainings), epochs)
-    for training, of_one in zip(trainings, totals.tolist(), strict=True):
-        training.totals = of_one
+        totals = Staged.train_together(_staged(trainings), epochs).tolist()
+    seconds = time.perf_counter() - start
+    for training, of_one in zip(trainings, totals, strict=True):
+        training.trained = of_one, seconds
 
 
-def _validate(trainings: Sequence[Training]) -> list[Tensor | None]:
-    """Right answers and summed losses (models, 2) of each, where there are val images."""
+def _validate(trainings: Sequence[Training]) -> list[list[tuple[float, float]]]:
+    """Right answers and summed losses of student and teacher, of each run; nothing where there are no val images."""
     rows = [training.val for training in trainings]
     if not len(rows[0]):
-        return [None] * len(rows)
+        return [[] for _ in rows]
     if len(trainings) == 1:
-        return [trainings[0].engine.validate(rows[0])]
-    return list(Staged.validate_together(_staged(trainings), rows))
+        return [trainings[0].engine.validate(rows[0]).tolist()]
+    return Staged.validate_together(_staged(trainings), rows).tolist()
 
 
 def _staged(trainings: Sequence[Training]) -> list[Staged]:

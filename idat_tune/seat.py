@@ -1,5 +1,6 @@
 """A trial as Ray Tune sees it, whose training is with a host; light, as there are several beside each host."""
 
+import uuid
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,7 +16,7 @@ class Seat(tune.Trainable):
     def setup(self, config: dict[str, Any], hosts: Sequence[Any]) -> None:
         """Take the handles of all hosts, and the first trial."""
         self.hosts = hosts
-        self.began = ""  # id of the trial that the host knows
+        self.key = ""  # under which the host knows the trial, once it does
         self.reset_config(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -27,16 +28,17 @@ class Seat(tune.Trainable):
 
     def step(self) -> dict[str, Any]:
         """The next result of the trial. Where the host died Ray's error goes on to Tune, and the trial runs again."""
-        if not self.began:
-            self.began = self.job["id"]
-            ray.get(self.host.begin.remote(self.job))
-        return ray.get(self.host.step.remote(self.began))
+        if not self.key:
+            key = uuid.uuid4().hex
+            ray.get(self.host.begin.remote(key, self.job))
+            self.key = key
+        return ray.get(self.host.step.remote(self.key))
 
     def cleanup(self) -> None:
         """Tell the host that the trial is over, which it may not know."""
-        if self.began:
-            self.host.leave.remote(self.began)
-        self.began = ""
+        if self.key:
+            self.host.leave.remote(self.key)
+        self.key = ""
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         """Nothing: a trial is short, and one that dies runs again."""

@@ -34,6 +34,7 @@ HOUSE = {
     "journal": "",
     "tracking": "mlflow",
     "trial": "ray torch numpy safetensors",
+    "rounds": "",
     "host": "ray",
     "seat": "ray",
     "probe": "torch",
@@ -114,3 +115,9 @@ def test_a_search_can_be_planned_without_anything_heavy():
 def test_the_model_side_loads_neither_ray_nor_mlflow_nor_optuna():
     statement = "import " + ", ".join(f"idat_tune.{room}" for room in MODEL_SIDE)
     assert not loaded_after(statement) & {"ray", "mlflow", "optuna", "rich", "typer"}
+
+
+def test_a_seat_and_what_it_knows_of_its_host_load_nothing_heavy():
+    program = "import sys, idat_tune.seat, idat_tune.host; print(*{'torch', 'timm'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []

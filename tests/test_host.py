@@ -1,6 +1,8 @@
-"""A host: several trials at once in one process, each with the results that it has on a worker of its own."""
+"""A host: several trials at once in one process, each with the results that it has by itself."""
 
+import gc
 import threading
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -8,11 +10,14 @@ import torch
 from conftest import glyphs, noise
 
 from idat_tune import host as host_module
+from idat_tune import rounds
+from idat_tune.engine.stage import Stage
 from idat_tune.engine.staged import Staged
 from idat_tune.errors import OutOfMemory
-from idat_tune.host import Host, in_powers_of_two
+from idat_tune.host import Host
 from idat_tune.journal import COMPLETE, CONFIRM, EXPLORE, FAILED, FINAL
-from idat_tune.trial import Trial
+from idat_tune.rounds import in_powers_of_two
+from idat_tune.trial import Run, Trial
 
 SPLITS = {"train": noise(64), "val": noise(32, seed=1)}
 LEARNT = ("train_loss", "train_ce_student", "train_ce_teacher", "train_distill", "val_loss", "lr")
@@ -28,13 +33,13 @@ def host():
 @pytest.fixture
 def companies(monkeypatch):
     """How many runs had each epoch as one."""
-    sizes, advance = [], host_module.advance
+    sizes, advance = [], rounds.advance
 
     def watched(trainings):
         sizes.append(len(trainings))
         return advance(trainings)
 
-    monkeypatch.setattr(host_module, "advance", watched)
+    monkeypatch.setattr(rounds, "advance", watched)
     return sizes
 
 
@@ -50,7 +55,7 @@ def numbers(result, keys):
 def at_once(host, jobs):
     """All results of the jobs, by id, each asked for by a thread of its own as by a seat."""
     for one in jobs:
-        host.begin(one)
+        host.begin(one["id"], one)
 
     def asked(one):
         results = [host.step(one["id"])]
@@ -59,9 +64,10 @@ def at_once(host, jobs):
         host.leave(one["id"])
         return results
 
-    with ThreadPoolExecutor(len(jobs)) as seats:
-        asking = {one["id"]: seats.submit(asked, one) for one in jobs}
-        return {id: results.result(WAIT) for id, results in asking.items()}
+    seats = ThreadPoolExecutor(len(jobs))
+    asking = {one["id"]: seats.submit(asked, one) for one in jobs}
+    seats.shutdown(wait=False)
+    return {id: results.result(WAIT) for id, results in asking.items()}
 
 
 def alone(one):
@@ -110,30 +116,36 @@ def test_a_trial_that_fails_or_diverges_does_so_alone(host):
     assert "BadInput: adapter.hidden_dim 500" in found["wide"][-1]["reason"]
 
 
-@pytest.mark.parametrize("during", ["train_together", "validate_together"])
-def test_trials_that_find_no_room_as_one_go_on_in_smaller_companies(host, companies, monkeypatch, during):
+@pytest.mark.parametrize(("during", "call"), [("_distilled", 2), ("_evaluate", 1)])
+def test_trials_that_find_no_room_as_one_go_on_in_smaller_companies(host, companies, monkeypatch, during, call):
+    jobs = [job(f"seed {seed}", seed=seed, model__drop_path=0.3) for seed in range(4)]
+    wanted = {one["id"]: at_once(Host(SPLITS, 4), [one])[one["id"]] for one in jobs}
+    companies.clear()
+    step, stages = getattr(Stage, during), []
 
-    together = getattr(Staged, during)
+    def roomy(stage):
+        if stage.runs > 2:
+            stages.append(weakref.ref(stage))
+            if len(stages) == call:
+                raise torch.OutOfMemoryError("no room")
+        step(stage)
 
-    def roomy(trials, *more):
-        if len(trials) > 2:
-            raise torch.OutOfMemoryError("no room")
-        return together(trials, *more)
-
-    monkeypatch.setattr(Staged, during, staticmethod(roomy))
-    jobs = [job(f"seed {seed}", seed=seed) for seed in range(4)]
+    monkeypatch.setattr(Stage, during, roomy)
     found = at_once(host, jobs)
     assert companies == [4, 2, 2, 2, 2, 2, 2]
-    for one in jobs:
-        losses = [result["train_loss"] for result in found[one["id"]]]
-        assert losses == pytest.approx([result["train_loss"] for result in alone(one)], rel=1e-4)
+    gc.collect()
+    assert stages[0]() is None
+    for id, results in found.items():
+        for ours, theirs in zip(results, wanted[id], strict=True):
+            assert numbers(ours, LEARNT) == pytest.approx(numbers(theirs, LEARNT), rel=1e-4)
+            assert ours["images_per_second"] < 1e5
 
 
 def test_a_trial_that_finds_no_room_by_itself_fails_with_the_reason(host, monkeypatch):
     def full(trainings):
         raise OutOfMemory("cuda ran out of memory")
 
-    monkeypatch.setattr(host_module, "advance", full)
+    monkeypatch.setattr(rounds, "advance", full)
     (result,) = at_once(host, [job("one")])["one"]
     assert (result["status"], result["reason"]) == (FAILED, "OutOfMemory: cuda ran out of memory")
 
@@ -149,23 +161,63 @@ def test_a_seat_that_is_gone_holds_up_one_round_alone(host, monkeypatch):
         return fulfilled
 
     monkeypatch.setattr(threading.Condition, "wait_for", noted)
-    host.begin(job("gone"))
+    host.begin("gone", job("gone"))
     at_once(host, [job("here")])
     assert waits == [0.3]
 
 
-def test_a_trial_that_begins_again_starts_from_its_beginning(host):
-    host.begin(job("one"))
-    first = [host.step("one") for _ in range(2)]
-    host.begin(job("one"))
-    assert host.step("one")["train_loss"] == first[0]["train_loss"]
-    host.leave("one")
-    host.leave("one")
+def test_two_attempts_of_a_trial_are_two_guests(host):
+    host.begin("first", job("one"))
+    first = [host.step("first") for _ in range(2)]
+    host.begin("second", job("one"))
+    assert host.step("second")["train_loss"] == first[0]["train_loss"]
+    host.leave("first")
+    assert host.step("second")["train_loss"] == pytest.approx(first[1]["train_loss"], rel=1e-6)
+    host.leave("second")
+    host.leave("second")
     assert not host.guests
+
+
+def test_a_result_that_cannot_be_made_is_a_failure_of_its_trial_alone(host, monkeypatch):
+    made = Run.result
+
+    def no_room(run, epoch):
+        if run.job["id"] == "bad":
+            raise RuntimeError("no room to copy")
+        return made(run, epoch)
+
+    monkeypatch.setattr(Run, "result", no_room)
+    found = at_once(host, [job("good"), job("bad", seed=1)])
+    assert found["good"][-1]["status"] == COMPLETE
+    assert [result["reason"] for result in found["bad"]] == ["RuntimeError: no room to copy"]
+
+
+def test_an_error_in_company_is_that_of_who_has_it_alone(host, companies, monkeypatch):
+    train = Staged.train_together
+
+    def breaking(trials, epochs):
+        if any(trial.standing.config.seed == 2 for trial in trials):
+            raise RuntimeError("broken")
+        return train(trials, epochs)
+
+    monkeypatch.setattr(Staged, "train_together", staticmethod(breaking))
+    found = at_once(host, [job(f"seed {seed}", seed=seed) for seed in range(4)])
+    assert [results[-1]["status"] for results in found.values()] == [COMPLETE, COMPLETE, FAILED, COMPLETE]
+    assert found["seed 2"][0]["reason"] == "RuntimeError: broken"
+
+
+def test_every_epoch_of_a_round_took_as_long_as_the_round(host):
+    jobs = [job("one"), job("two", seed=1), job("other", adapter__kind="ssf")]
+    found = at_once(host, jobs)
+    for epoch in range(3):
+        (seconds,) = {results[epoch]["seconds"] for results in found.values()}
+        for results in found.values():
+            assert results[epoch]["images_per_second"] >= 64 / seconds * 0.9
+            assert results[epoch]["gpu_memory_gb"] is None
 
 
 @pytest.mark.parametrize(
     ("count", "most", "wanted"), [(1, 9, [1]), (4, 9, [4]), (7, 9, [4, 2, 1]), (7, 3, [2, 2, 2, 1]), (3, 1, [1, 1, 1])]
 )
 def test_companies_come_in_few_sizes(count, most, wanted):
-    assert [len(company) for company in in_powers_of_two(list(range(count)), most)] == wanted
+    assert [len(company) for company in in_powers_of_two([*"abcdefg"[:count]], most)] == wanted

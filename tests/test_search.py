@@ -214,11 +214,12 @@ def test_a_search_cut_off_in_every_stage_loses_nothing_and_repeats_nothing(tmp_p
     assert "RUNNING" not in {run.info.status for run in runs}
 
 
-def test_a_worker_that_is_killed_costs_one_attempt_and_no_result(tmp_path):
+@pytest.mark.parametrize("way", [[], ["--stacked", "2", "--max-concurrent", "2"]])
+def test_a_worker_that_is_killed_costs_one_attempt_and_no_result(tmp_path, way):
     options = ["search", "--task", "digits", "--trials", "4", "--epochs", "4", "--seeds", "1", "--no-confirm"]
     options += ["--out", str(tmp_path)]
     running = subprocess.Popen(
-        [sys.executable, "-m", "idat_tune.cli", *options, "--name", "k", "--json"],
+        [sys.executable, "-m", "idat_tune.cli", *options, *way, "--name", "k", "--json"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -232,6 +233,8 @@ def test_a_worker_that_is_killed_costs_one_attempt_and_no_result(tmp_path):
     result = json.loads(output)
     assert sum(result["trials"].values()) == 4
     assert result["trials"]["failed"] == 0
+    records = [json.loads(line) for line in journal.read_text().splitlines()]
+    assert len({record["worker"] for record in records}) > 1
 
 
 def may_mount():

@@ -66,3 +66,10 @@ def choose_attention(model: nn.Module, low_precision: bool, device: torch.device
         if hasattr(module, "fused_attn"):
             attention: Any = module
             attention.fused_attn = not (low_precision and device.type == "cpu")
+
+
+def default_generator(device: torch.device) -> torch.Generator:
+    """What operations draw from that are given no generator."""
+    if device.type == "cuda":
+        return torch.cuda.default_generators[device.index or 0]
+    return torch.mps._get_default_mps_generator() if device.type == "mps" else torch.default_generator

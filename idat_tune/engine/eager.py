@@ -2,7 +2,8 @@
 
 # B batch, C classes
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 import torch.nn.functional as F
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from idat_tune.config import RunConfig
 from idat_tune.distill import Bridge, distillation
-from idat_tune.engine.devices import autocast, bf16, choose_attention
+from idat_tune.engine.devices import autocast, bf16, choose_attention, default_generator
 from idat_tune.engine.optimizer import FlatAdamW
 from idat_tune.engine.resident import Resident
 from idat_tune.engine.split import Parts
@@ -32,6 +33,7 @@ class Eager:
         for model in self.models():
             choose_attention(model, bf16(config, resident.device), resident.device)
         self.optimizer = FlatAdamW(config.optim, [*self.models(), *([self.bridge] if self.bridge else [])])
+        self._drawn = torch.Generator(resident.device).manual_seed(config.seed).get_state()
         pairs = zip((config.student, config.teacher), self.splits, strict=False)
         self.parts = [resident.prefix(name, split, config) for name, split in pairs]
 
@@ -58,9 +60,22 @@ class Eager:
             model.train()
         self.optimizer.lr_R.fill_(lr)
         totals = torch.zeros(LOSSES, device=self.resident.device)
-        for index in order:
-            totals += self._step(index, weight)
+        with self._own_randomness():
+            for index in order:
+                totals += self._step(index, weight)
         return totals
+
+    @contextmanager
+    def _own_randomness(self) -> Iterator[None]:
+        """Drop-path draws from the device's generator, as may other runs: this one goes on where it stopped."""
+        generator = default_generator(self.resident.device)
+        before = generator.get_state()
+        generator.set_state(self._drawn)
+        try:
+            yield
+        finally:
+            self._drawn = generator.get_state()
+            generator.set_state(before)
 
     def _step(self, index: Tensor, weight: float) -> Tensor:
         labels_B = self.resident.labels[index]

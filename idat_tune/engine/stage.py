@@ -126,7 +126,19 @@ class Stage:
         ]
 
     def train(self, runs: Sequence[Standing], epochs: Sequence[Epoch]) -> Tensor:
-        """An epoch of every run, as `Eager.train`: summed losses (R, 4)."""
+        """An epoch of every run, as `Eager.train`: summed losses (R, 4). Where it fails, nothing was learnt."""
+        drawn = [standing.generator.get_state() for standing in runs]
+        try:
+            self._train(runs, epochs)
+        except BaseException:
+            for standing, state in zip(runs, drawn, strict=True):
+                standing.generator.set_state(state)
+            raise
+        for run, standing in enumerate(runs):
+            self.optimizer.save(run, standing.learnt)
+        return self._totals_R4.clone()
+
+    def _train(self, runs: Sequence[Standing], epochs: Sequence[Epoch]) -> None:
         self._set_mode(training=True)
         step = self._recorded("distilled" if epochs[0].weight > 0 else "apart")
         steps = len(epochs[0].order)
@@ -140,9 +152,6 @@ class Stage:
         self._totals_R4.zero_()
         for _ in range(steps):
             step()
-        for run, standing in enumerate(runs):
-            self.optimizer.save(run, standing.learnt)
-        return self._totals_R4.clone()
 
     def validate(self, runs: Sequence[Standing], rows_RN: Sequence[Tensor]) -> Tensor:
         """As `Eager.validate`, of every run on as many images of its own: (R, models, 2)."""

@@ -47,12 +47,13 @@ class Staged:
         student, teacher = resident.build_pair(config, classes, self._low)
         self._fresh = [student] if teacher is None else [student, teacher]
         self._shape = shape_of(config, min(width for model in self._fresh for width in model.block_widths()))
-        self._stage = self._stage_of(1)
-        generator = torch.Generator(resident.device).manual_seed(config.seed)
-        self.standing = Standing(config, self._stage.begun(self._fresh), generator)
+        # Apart from the seed of shuffling: equal ones would draw the same numbers.
+        generator = torch.Generator(resident.device).manual_seed(2**41 + config.seed)
+        self.standing = Standing(config, self._stage_of(1).begun(self._fresh), generator)
         self._behind = False  # whether the trial has learnt more since its models got their values
 
     def _stage_of(self, runs: int) -> Stage:
+        """The worker's, who may let go of it at any time; so no trial keeps it."""
         shape, resident, classes, low = self._shape, self._resident, self._classes, self._low
         return resident.stage((shape, classes, low, runs), lambda: Stage(shape, resident, classes, low, runs))
 
@@ -69,7 +70,7 @@ class Staged:
     def _settled(self) -> Sequence[AdaptedModel]:
         """The trial's own models, with all that was trained so far."""
         if self._behind:
-            self._stage.give(self.standing.learnt, self._fresh)
+            self._stage_of(1).give(self.standing.learnt, self._fresh)
             self._behind = False
         return self._fresh
 

@@ -42,8 +42,8 @@ class Room:
 
     @property
     def gpus_per_trial(self) -> float:
-        """How much of a GPU each takes."""
-        return self.gpus / self.stacked
+        """How much of a GPU each takes when they are that many."""
+        return self.gpus * self.processes / self.trials
 
 
 class Session:
@@ -91,7 +91,8 @@ class Session:
 
         quietly = {"logging_level": logging.ERROR, "log_to_driver": False}
         address = self.resources.address
-        cpus = max(self.resources.max_concurrent or 0, os.cpu_count() or 1)
+        alone = self.resources.stacked == 1
+        cpus = max(self.resources.max_concurrent or 0 if alone else 0, os.cpu_count() or 1)
         local = {"num_cpus": cpus, "include_dashboard": False, "object_store_memory": STORE_BYTES}
         try:
             ray.init(**({"address": address} if address else local), **quietly)

@@ -1,8 +1,8 @@
 """Proposes the trials of every stage to Ray Tune, hears how each went, and keeps the record."""
 
 import time
-from collections import Counter, deque
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -21,6 +21,7 @@ from idat_tune.search.plan import Job, Plan, Resources
 from idat_tune.search.sampler import distribution, exhausted, new_study, reseed, suggest
 from idat_tune.search.scheduler import METRIC, Stopper
 from idat_tune.search.stopping import rule
+from idat_tune.search.workers import Place
 from idat_tune.space import Domain
 from idat_tune.tracking import Tracker
 
@@ -34,7 +35,7 @@ class Live:
     job: Job
     proposal: optuna.trial.Trial | None = None  # what the sampler calls it; None if it did not propose it
     deaths: int = 0  # workers that it lost so far
-    host: int = 0  # where it trains, if there are hosts
+    place: Place | None = None  # once it is running
     reported: int = -1  # newest epoch that the sampler was told of
     started: float = field(default_factory=time.perf_counter)
     epochs: list[EpochMetrics] = field(default_factory=list)
@@ -70,7 +71,7 @@ class Conductor(Searcher):
         listener: Listener,
         budget: Budget | None = None,
         asked_to_stop: Callable[[], bool] = lambda: False,
-        hosts: int = 0,
+        place: Callable[[Iterable[Place], bool], Place | None] = lambda taken, alone: Place(0, alone),
     ):
         super().__init__(metric=METRIC, mode="max")
         self.plan = plan
@@ -79,7 +80,7 @@ class Conductor(Searcher):
         self.tracker = tracker
         self.listener = listener
         self.asked_to_stop = asked_to_stop
-        self.hosts = hosts  # that trials are dealt to; 0 where each has a worker of its own
+        self.place = place
         self.budget = budget or Budget(plan, Resources(), journal, manifest)
         self.ended_by: str | None = None  # what of the budget ended exploring, in this session
         self.distributions = {param.label: distribution(param.domain) for param in plan.space.params}
@@ -104,16 +105,15 @@ class Conductor(Searcher):
         if next_up is None:
             self.finished = not self.live
             return Searcher.FINISHED if self.finished else None
+        next_up.place = self.place([live.place for live in self.live.values() if live.place], next_up.deaths > 0)
+        if next_up.place is None:
+            self.queue.appendleft(next_up)
+            return None
         next_up.started = time.perf_counter()
-        next_up.host = self._emptiest_host()
         self.live[trial_id] = next_up
         self.budget.note(self._exploring())
         self.listener.trial_started(next_up.job)
-        return {**self._payload(next_up.job), "host": next_up.host}
-
-    def _emptiest_host(self) -> int:
-        guests = Counter(live.host for live in self.live.values())
-        return min(range(self.hosts), key=lambda host: guests[host], default=0)
+        return {**self._payload(next_up.job), "host": next_up.place.host}
 
     def _next(self) -> Live | None:
         """The next trial; None while it depends on one that is running, and at the end."""

@@ -83,11 +83,11 @@ def _search(
         with _closing(plan, tracker, journal, listener):
             open_parent(tracker, plan, journal, manifest)
             budget = Budget(plan, resources, journal, manifest, room.gpus_per_trial)
-            hosts = room.processes if room.stacked > 1 else 0
-            conductor = Conductor(plan, journal, manifest, tracker, listener, budget, asked.is_set, hosts)
-            listener.search_started(plan, room.trials, journal.records, budget)
-            with workers(visible_images(plan), plan.trials, room) as trainable:
-                _tune(plan, conductor, trainable, room.trials)
+            manifest.set("stacked", max(room.stacked, manifest.content["stacked"]))
+            with workers(visible_images(plan), plan.trials, room) as made:
+                conductor = Conductor(plan, journal, manifest, tracker, listener, budget, asked.is_set, made.place)
+                listener.search_started(plan, room.trials, journal.records, budget)
+                _tune(plan, conductor, made.trainable, room.trials)
             if asked.is_set() or not conductor.finished:
                 raise Interrupted("Ray Tune was told to stop")
             journal.write_tables(plan.folder)

@@ -23,7 +23,7 @@ def result(plan: Plan, journal: Journal, manifest: Manifest, tracking_uri: str, 
     Accuracies and their differences are fractions. `winner` is None where every trial failed.
     """
     explored = journal.of(EXPLORE)
-    found = Findings(plan, journal, manifest.winner(journal))
+    found = Findings(plan, journal, manifest.winner(journal), manifest.content["stacked"] == 1)
     return {
         "name": plan.name,
         "task": plan.task.name,

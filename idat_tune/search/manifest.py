@@ -38,6 +38,7 @@ class Manifest:
             "explored": False,
             "spent": {"seconds": 0.0, "gpu_seconds": 0.0},
             "ended_by": None,
+            "stacked": 1,  # the most trials that trained in one process
             "winner": None,
             "test_openings": [],
             "reopen": False,

@@ -22,7 +22,7 @@ TOP_K, FOLDS = 2, 5  # of the confirm stage; chosen by measurement, see benchmar
 SAMPLERS = TPE, RANDOM, GRID, GP = ("tpe", "random", "grid", "gp")
 RULES = HALVING, MEDIAN, NONE = ("halving", "median", "none")  # which end proposed trials early
 
-MOST_STACKED = 32
+MOST_STACKED = 16
 SAMPLE = 24  # configs that stand for a space
 
 

@@ -56,8 +56,10 @@ def _finite(value: float) -> float | None:
 class Findings:
     """The winner and the arms of a search, and how they compare."""
 
-    def __init__(self, plan: Plan, journal: Journal, winner: TrialRecord | None):
+    def __init__(self, plan: Plan, journal: Journal, winner: TrialRecord | None, timed: bool = True):
+        """`timed`: whether each trial had its process to itself, so that its times are its own."""
         self.plan = plan
+        self.timed = timed
         self.journal = journal
         self.winner = winner
         self.confirmation = Confirmation(plan, journal)
@@ -119,7 +121,7 @@ class Findings:
         predicted elsewhere.
         """
         with_teacher, alone = (self.named.get(name) for name in self._asked())
-        if with_teacher is None or alone is None or config_of(with_teacher).alone:
+        if not self.timed or with_teacher is None or alone is None or config_of(with_teacher).alone:
             return None
         joint, single = self._epoch_seconds(with_teacher), self._epoch_seconds(alone)
         memory = [self._memory(record) for record in (with_teacher, alone)]
