@@ -17,6 +17,7 @@ from idat_tune.search.cluster import at_once
 from idat_tune.search.conductor import Conductor
 from idat_tune.search.manifest import Manifest, locked
 from idat_tune.search.plan import Plan, Resources
+from idat_tune.search.workers import Place
 
 
 class SilentTracker:
@@ -231,6 +232,38 @@ def test_a_search_in_which_every_trial_fails_ends_and_names_the_first_reason(tmp
     assert conducting.manifest.test_openings == []
     assert conducting.journal.of(CONFIRM) == conducting.journal.of(FINAL) == []
     assert not finish.export_winner(plan, conducting.journal, conducting.manifest)
+
+
+def test_a_trial_waits_until_there_is_a_place_for_it_and_none_is_lost(tmp_path):
+    conducting, most = begin(a_plan(tmp_path, trials=9)), []
+
+    def place(taken, alone):
+        taken = list(taken)
+        most.append(len(taken))
+        return Place(len(taken), alone) if len(taken) < 2 else None
+
+    conducting.place = place
+    payloads = run_all(conducting, at_once=5)
+    assert conducting.finished
+    assert {payload["host"] for payload in payloads} == {0, 1}
+    assert max(most) == 2
+    explored = [payload["id"] for payload in payloads if payload["stage"] == EXPLORE]
+    assert len(explored) == len(set(explored)) == 9
+
+
+def test_a_trial_whose_worker_died_asks_for_a_place_of_its_own(tmp_path):
+    conducting, asked = begin(a_plan(tmp_path)), []
+
+    def place(taken, alone):
+        asked.append(alone)
+        return Place(0, alone)
+
+    conducting.place = place
+    first = conducting.suggest("one")
+    conducting.on_trial_complete("one", error=True)
+    again, other = conducting.suggest("two"), conducting.suggest("three")
+    assert first["id"] == again["id"] != other["id"]
+    assert asked == [False, True, False]
 
 
 def test_a_trial_whose_worker_died_begins_again_up_to_twice(tmp_path):

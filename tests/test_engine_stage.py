@@ -4,7 +4,7 @@ import pytest
 import torch
 from conftest import glyphs, noise
 from torch._dynamo.utils import counters
-from torch.utils._python_dispatch import TorchDispatchMode
+from waits import Waits
 
 from idat_tune.engine import compiling, padding, stage
 from idat_tune.engine.resident import Resident
@@ -221,19 +221,6 @@ def test_what_a_recorded_step_reads_and_writes_never_moves():
     before = places()
     list(run_on(worker, glyphs(adapter__hidden_dim=7, optim__lr=2e-2, seed=4), *reversed(halves())))
     assert places() == before
-
-
-class Waits(TorchDispatchMode):
-    """Operations for which the host waits until the device has come to them."""
-
-    def __init__(self):
-        super().__init__()
-        self.found = []
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        if any(name in str(function) for name in ("_local_scalar_dense", "nonzero", "masked_select", "equal.default")):
-            self.found.append(str(function))
-        return function(*args, **(kwargs or {}))
 
 
 @pytest.mark.parametrize("staged", [False, True])

@@ -79,12 +79,7 @@ class Session:
             )
         if self.resources.gpu_hours is not None and not gpus:
             raise BadInput("--gpu-hours cannot be counted: trials take no GPU here; use --hours")
-        processes = at_once(there.get("CPU", 1), there.get("GPU", 0), gpus)
-        stacked, most = self.resources.stacked, self.resources.max_concurrent
-        if most:
-            # As many as the user wants; but no process more than there is room for where each takes several.
-            processes = most if stacked == 1 else min(processes, math.ceil(most / stacked))
-        return Room(min(most or MANY, processes * stacked), processes, gpus, stacked)
+        return room(there.get("CPU", 1), there.get("GPU", 0), gpus, self.resources)
 
     def _init(self) -> None:
         import ray
@@ -131,6 +126,15 @@ def at_once(cpus: float, gpus: float, gpus_per_trial: float) -> int:
     """How many trials fit: one per core, and no more than the GPUs can take; at least one."""
     fit = int(gpus / gpus_per_trial) if gpus_per_trial else int(cpus)
     return max(1, min(int(cpus), fit))
+
+
+def room(cpus: float, gpus: float, gpus_each: float, resources: Resources) -> Room:
+    """What there is for trials on so many cores and GPUs, of which each process takes a part."""
+    fit, stacked, most = at_once(cpus, gpus, gpus_each), resources.stacked, resources.max_concurrent
+    if stacked == 1:  # as many as the user wants, be there cores or not
+        return Room(most or fit, most or fit, gpus_each)
+    processes = min(fit, math.ceil(most / stacked)) if most else fit
+    return Room(min(most or MANY, processes * stacked), processes, gpus_each, stacked)
 
 
 def log_to(path: Path) -> None:
