@@ -3,7 +3,7 @@
 import os
 import threading
 import traceback
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,11 +25,12 @@ class Guest:
 class Host:
     """The work of a Ray actor; its seats are what Tune takes for trials. See `Rounds` for what it computes."""
 
-    def __init__(self, images: Mapping[str, Any], trials: int):
-        """As `Rounds`, whose work is done in a thread of its own."""
+    def __init__(self, images: Sequence[Any], trials: int):
+        """As `Rounds`, whose work is done in a thread of its own; `images` is the reference to them, by itself."""
         from idat_tune.rounds import Rounds  # with torch and all
 
-        self.rounds = Rounds(images, trials)
+        (reference,) = images  # in a list: Ray warns of references among what an actor starts from
+        self.rounds = Rounds(ray.get(reference), trials)
         self.guests: dict[str, Guest] = {}
         self.changed = threading.Condition()
         threading.Thread(target=self._work, daemon=True).start()
@@ -37,7 +38,6 @@ class Host:
     def ready(self) -> None:
         """Nothing; answers once all imports are through."""
 
-    @ray.method(max_task_retries=-1)  # where the host has died, once there is another
     def begin(self, key: str, job: Mapping[str, Any]) -> None:
         """Take a trial, from its beginning, under a key that no attempt of any other trial has."""
         with self.changed:

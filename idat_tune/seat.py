@@ -1,5 +1,6 @@
 """A trial as Ray Tune sees it, whose training is with a host; light, as there are several beside each host."""
 
+import time
 import uuid
 from collections.abc import Sequence
 from typing import Any
@@ -8,6 +9,7 @@ import ray
 from ray import tune
 
 CPUS = 0.01  # of a seat, which only waits
+PATIENCE = 600.0  # seconds that a seat waits for a host that starts again; then its trial may go to another
 
 
 class Seat(tune.Trainable):
@@ -29,10 +31,20 @@ class Seat(tune.Trainable):
     def step(self) -> dict[str, Any]:
         """The next result of the trial. Where the host died Ray's error goes on to Tune, and the trial runs again."""
         if not self.key:
-            key = uuid.uuid4().hex
-            ray.get(self.host.begin.remote(key, self.job))
-            self.key = key
+            self._begin(uuid.uuid4().hex)
         return ray.get(self.host.step.remote(self.key))
+
+    def _begin(self, key: str) -> None:
+        """Hand the trial to its host, which may just be starting again. Not by Ray's retries, which it prints."""
+        deadline = time.monotonic() + PATIENCE
+        while not self.key:
+            try:
+                ray.get(self.host.begin.remote(key, self.job))
+                self.key = key
+            except ray.exceptions.ActorUnavailableError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.5)
 
     def cleanup(self) -> None:
         """Tell the host that the trial is over, which it may not know."""

@@ -26,7 +26,8 @@ RUNNING = "running"
 
 def settle() -> None:
     """Make this process a worker: one thread, as the cores are taken by other trials, and the user's own tasks."""
-    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
+    threads = os.environ.get("OMP_NUM_THREADS", "1").partition(",")[0]  # it may be a list, of nested levels
+    torch.set_num_threads(int(threads))
     data.register_own()  # which RunConfig must know here too
 
 
@@ -123,7 +124,11 @@ class Trial(tune.Trainable):
 
         `trials` is how many this worker may expect; with many on a GPU it compiles before the first.
         """
-        self.worker = Worker(images, trials)
+        self.worker: Worker | Exception
+        try:
+            self.worker = Worker(images, trials)
+        except Exception as failure:  # Tune would say no more than that the worker died
+            self.worker = failure
         self.reset_config(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -146,6 +151,8 @@ class Trial(tune.Trainable):
         try:
             if job["stage"] == TEST:
                 yield tested(job)
+            elif isinstance(self.worker, Exception):
+                raise self.worker
             else:
                 run = Run(self.worker, job)
                 for epoch in run.training:

@@ -278,6 +278,25 @@ def test_several_tasks_come_back_as_a_list(tmp_path):
     assert (tmp_path / "both.parquet").is_file()
 
 
+def test_stacked_trials_give_a_whole_search_for_each_of_several_tasks(tmp_path):
+    options = ["--trials", 5, "--epochs", 3, "--seeds", 2, "--folds", 2, "--top-k", 1, "--stacked", 2]
+    tasks_asked = ["--task", "digits", "--task", "sprites_loc"]
+    done = command("search", *tasks_asked, *options, "--out", tmp_path, "--name", "many", "--json")
+    assert done.returncode == 0, done.stderr
+    for found in json.loads(done.stdout):
+        assert sum(found["trials"].values()) == 5
+        assert found["trials"]["failed"] == 0
+        assert found["winner"]["test_accuracy"]["seeds"] == 2
+        assert found["winner"]["confirmed"]["folds"] == 2
+        assert found["test_openings"] == 1
+        assert found["teacher_cost"] is None  # times of trials that share a process say nothing
+        records = [json.loads(line) for line in Path(found["out"], "journal.jsonl").read_text().splitlines()]
+        trained = [record for record in records if record["stage"] != "test"]
+        assert len({record["worker"] for record in trained}) <= (os.cpu_count() or 1)
+        rounds = {(record["worker"], epoch["seconds"]) for record in trained for epoch in record["epochs"]}
+        assert len(rounds) < sum(len(record["epochs"]) for record in trained)  # some shared theirs
+
+
 def test_a_search_from_python_is_the_same_search(tmp_path):
     script = (
         "from idat_tune.search import search\n"

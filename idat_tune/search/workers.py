@@ -9,6 +9,7 @@ import ray
 from ray import tune
 
 from idat_tune.data import Images
+from idat_tune.errors import IdatError
 from idat_tune.host import Host
 from idat_tune.search.cluster import Room
 from idat_tune.seat import CPUS, Seat
@@ -50,8 +51,8 @@ class Hosts:
             max_restarts=-1,
             max_concurrency=2 * room.stacked + 1,  # one waits for each seat, and may be told that its trial is over
         )
-        shared = ray.put(images)
-        self.hosts = [actor.remote(shared, trials // room.processes) for _ in range(room.processes)]
+        self._images = ray.put(images)  # held, so that a host which starts again finds them
+        self.hosts = [actor.remote([self._images], trials // room.processes) for _ in range(room.processes)]
         self._coming = {host.ready.remote(): number for number, host in enumerate(self.hosts)}
         self._there: set[int] = set()
         self.trainable = tune.with_resources(tune.with_parameters(Seat, hosts=self.hosts), {"cpu": CPUS})
@@ -66,6 +67,11 @@ class Hosts:
     def _ready(self) -> set[int]:
         if self._coming:
             there, _ = ray.wait(list(self._coming), num_returns=len(self._coming), timeout=0)
+            try:
+                ray.get(there)
+            except ray.exceptions.RayActorError as failure:
+                reason = str(failure).strip().splitlines()[-1]  # below the trace of the process
+                raise IdatError(f"no process to train in could be started: {reason}") from failure
             self._there |= {self._coming.pop(answer) for answer in there}
         return self._there
 
