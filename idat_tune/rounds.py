@@ -2,7 +2,7 @@
 
 import time
 from collections import defaultdict
-from collections.abc import Collection, Hashable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -52,7 +52,7 @@ class Rounds:
             if job["stage"] == TEST:
                 return tested(job)
             if key not in self._runs:
-                self._runs[key] = Run(self.worker, job)
+                self._runs[key] = _twice(lambda: Run(self.worker, job))
         except Exception as failure:  # whatever it is, it is a result
             return failed(0, failure)
         return None
@@ -61,6 +61,8 @@ class Rounds:
         """The next epoch of each, or the result that it failed."""
         trainings = [self._runs[key].training for key in company]
         try:
+            if len(company) == 1 and trainings[0].stacks_with is not None:
+                return {company[0]: _twice(lambda: advance(trainings))[0]}
             return dict(zip(company, advance(trainings), strict=True))
         except Exception as failure:
             if len(company) == 1:
@@ -83,6 +85,14 @@ class Rounds:
             return run.result(replace(found, seconds=seconds, images_per_second=speed, gpu_memory_gb=None))
         except Exception as failure:
             return failed(found.epoch, failure)
+
+
+def _twice(work: Callable[[], Any]) -> Any:
+    """Once more where there was no room: what other trials share, and can make again, has been let go since."""
+    try:
+        return work()
+    except OutOfMemory:
+        return work()
 
 
 def in_powers_of_two(keys: Sequence[str], most: int) -> list[list[str]]:

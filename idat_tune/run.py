@@ -163,7 +163,7 @@ def advance(trainings: Sequence[Training]) -> list[EpochMetrics | Diverged]:
     """The next epoch of one run, or at once of several that stack, for each as it would be by itself.
 
     Raises:
-        OutOfMemory: what the runs share is free again, and they stand where they stood; fewer may find room.
+        OutOfMemory: what the runs share is free again, and those that stack are where they were; fewer may have room.
     """
     first = trainings[0]
     with watched(first.config, first.resident):

@@ -16,8 +16,7 @@ from idat_tune.search import Listener, conductor, finish, plan_search
 from idat_tune.search.cluster import at_once
 from idat_tune.search.conductor import Conductor
 from idat_tune.search.manifest import Manifest, locked
-from idat_tune.search.plan import Plan, Resources
-from idat_tune.search.workers import Place
+from idat_tune.search.plan import Place, Plan, Resources
 
 
 class SilentTracker:
@@ -251,7 +250,7 @@ def test_a_trial_waits_until_there_is_a_place_for_it_and_none_is_lost(tmp_path):
     assert len(explored) == len(set(explored)) == 9
 
 
-def test_a_trial_whose_worker_died_asks_for_a_place_of_its_own(tmp_path):
+def test_a_trial_has_its_last_chance_in_a_place_of_its_own(tmp_path):
     conducting, asked = begin(a_plan(tmp_path)), []
 
     def place(taken, alone):
@@ -259,11 +258,13 @@ def test_a_trial_whose_worker_died_asks_for_a_place_of_its_own(tmp_path):
         return Place(0, alone)
 
     conducting.place = place
-    first = conducting.suggest("one")
-    conducting.on_trial_complete("one", error=True)
-    again, other = conducting.suggest("two"), conducting.suggest("three")
-    assert first["id"] == again["id"] != other["id"]
-    assert asked == [False, True, False]
+    ids = []
+    for number in range(3):
+        ids.append(conducting.suggest(f"t{number}")["id"])
+        conducting.on_trial_complete(f"t{number}", error=True)
+    ids.append(conducting.suggest("other")["id"])
+    assert ids[0] == ids[1] == ids[2] != ids[3]
+    assert asked == [False, False, True, False]
 
 
 def test_a_trial_whose_worker_died_begins_again_up_to_twice(tmp_path):

@@ -12,7 +12,7 @@ from idat_tune.config import RunConfig
 from idat_tune.data import Images
 from idat_tune.engine.optimizer import scheduler_for
 from idat_tune.errors import BadInput, Diverged
-from idat_tune.run import evaluate, to_device
+from idat_tune.run import advance, evaluate, to_device
 
 
 def trained(config, train=None, val=None):
@@ -183,3 +183,13 @@ def test_a_run_on_cuda_in_bf16_learns_as_on_the_cpu():
     _, epochs = trained(RunConfig.for_task("digits", {"epochs": 4, "device": "cuda"}), train, val)
     assert epochs[-1].val_accuracy > 0.9
     assert epochs[-1].gpu_memory_gb > 0
+
+
+def test_runs_that_take_turns_draw_what_each_draws_alone():
+    configs = [glyphs(model__drop_path=0.4, optim__warmup_epochs=0, seed=seed, epochs=3) for seed in range(2)]
+    alone = [[epoch.train_loss for epoch in run.run(config, noise(64))] for config in configs]
+    turns = [run.run(config, noise(64)) for config in configs]
+    state = torch.get_rng_state()
+    losses = [[found.train_loss for (found,) in (advance([training]) for training in turns)] for _ in range(3)]
+    assert [list(of_one) for of_one in zip(*losses, strict=True)] == alone
+    assert torch.equal(torch.get_rng_state(), state)

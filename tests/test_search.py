@@ -170,6 +170,8 @@ def start(out, *options):
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        # The tests themselves may run in the background of a shell, where SIGINT is ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
 
 
@@ -233,8 +235,9 @@ def test_a_worker_that_is_killed_costs_one_attempt_and_no_result(tmp_path, way):
     result = json.loads(output)
     assert sum(result["trials"].values()) == 4
     assert result["trials"]["failed"] == 0
-    records = [json.loads(line) for line in journal.read_text().splitlines()]
-    assert len({record["worker"] for record in records}) > 1
+    if way:  # one host, so there must have been another
+        records = [json.loads(line) for line in journal.read_text().splitlines()]
+        assert len({record["worker"] for record in records}) == 2
 
 
 def may_mount():

@@ -1,12 +1,14 @@
 """Where trials go: how much room there is for them, and which host takes the next one."""
 
 import pytest
+import ray
 from conftest import command
 
-from idat_tune.errors import BadInput
+from idat_tune.errors import BadInput, IdatError
+from idat_tune.search import workers
 from idat_tune.search.cluster import Room, room
-from idat_tune.search.plan import Resources
-from idat_tune.search.workers import Hosts, Place
+from idat_tune.search.plan import Place, Resources
+from idat_tune.search.workers import Hosts
 
 
 @pytest.mark.parametrize(
@@ -71,6 +73,60 @@ def test_a_trial_goes_where_the_fewest_are_and_alone_once_its_host_died(there, t
     place = hosts(there).place(taken, alone)
     assert (place and place.host) == wanted
     assert place is None or place.alone is alone
+
+
+class Died(ray.exceptions.RayActorError):
+    """Ray's error, which speaks of a trace and ends with the reason."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.text = text
+
+    def __str__(self):
+        return self.text
+
+
+class Starting:
+    """Ray, of whose hosts some have answered or failed."""
+
+    exceptions = ray.exceptions
+
+    def __init__(self, failing=()):
+        self.failing = failing
+
+    def wait(self, answers, num_returns, timeout):
+        return answers, []
+
+    def get(self, answer):
+        if answer in self.failing:
+            raise Died(f"a long trace\nValueError: no such folder on {answer}")
+
+
+def starting(monkeypatch, failing):
+    monkeypatch.setattr(workers, "ray", Starting(failing))
+    found = hosts([])
+    found._coming, found._deadline = {"a": 0, "b": 1}, float("inf")
+    return found
+
+
+def test_a_host_that_cannot_start_is_left_out(monkeypatch, caplog):
+    place = starting(monkeypatch, ["a"]).place(on(1), alone=False)
+    assert place.host == 1
+    assert "ValueError: no such folder on a" in caplog.text
+
+
+def test_a_search_of_which_no_host_can_start_says_why(monkeypatch):
+    with pytest.raises(IdatError, match=r"no process to train in could be started: ValueError: no such folder on b$"):
+        starting(monkeypatch, ["a", "b"]).place([], alone=False)
+
+
+def test_a_search_does_not_wait_for_ever_for_its_first_host(monkeypatch):
+    waiting = starting(monkeypatch, [])
+    monkeypatch.setattr(Starting, "wait", lambda self, answers, num_returns, timeout: ([], answers))
+    assert waiting.place([], alone=False) is None
+    waiting._deadline = 0.0
+    with pytest.raises(IdatError, match="was ready within 30 minutes"):
+        waiting.place([], alone=False)
 
 
 def test_a_dry_run_says_that_it_foresees_no_stacked_trials(tmp_path):

@@ -20,7 +20,7 @@ from idat_tune.model import AdaptedModel, build_pair, frozen_backbone
 
 CPU_ROOM = 2 * 2**30  # bytes that prefixes may take of a CPU's memory, per worker
 GPU_SHARE = 8  # and the part of a GPU's memory: one in so many
-STAGES = 96  # shapes that stay recorded: three kinds, four buckets of hidden dimensions, four teachers, twice
+STAGES = 96  # that stay recorded; three kinds, four buckets of hidden dimensions and four teachers are 48 shapes
 
 
 class Resident:

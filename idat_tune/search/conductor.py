@@ -17,11 +17,10 @@ from idat_tune.search.agenda import Agenda, keep_trained, trained_file
 from idat_tune.search.budget import Budget
 from idat_tune.search.listener import Listener
 from idat_tune.search.manifest import Manifest
-from idat_tune.search.plan import Job, Plan, Resources
+from idat_tune.search.plan import Job, Place, Plan, Resources
 from idat_tune.search.sampler import distribution, exhausted, new_study, reseed, suggest
 from idat_tune.search.scheduler import METRIC, Stopper
 from idat_tune.search.stopping import rule
-from idat_tune.search.workers import Place
 from idat_tune.space import Domain
 from idat_tune.tracking import Tracker
 
@@ -71,7 +70,6 @@ class Conductor(Searcher):
         listener: Listener,
         budget: Budget | None = None,
         asked_to_stop: Callable[[], bool] = lambda: False,
-        place: Callable[[Iterable[Place], bool], Place | None] = lambda taken, alone: Place(0, alone),
     ):
         super().__init__(metric=METRIC, mode="max")
         self.plan = plan
@@ -80,7 +78,8 @@ class Conductor(Searcher):
         self.tracker = tracker
         self.listener = listener
         self.asked_to_stop = asked_to_stop
-        self.place = place
+        # Where a trial goes, given where others are and whether it must be alone; None if it has to wait.
+        self.place: Callable[[Iterable[Place], bool], Place | None] = lambda taken, alone: Place(0, alone)
         self.budget = budget or Budget(plan, Resources(), journal, manifest)
         self.ended_by: str | None = None  # what of the budget ended exploring, in this session
         self.distributions = {param.label: distribution(param.domain) for param in plan.space.params}
@@ -105,7 +104,9 @@ class Conductor(Searcher):
         if next_up is None:
             self.finished = not self.live
             return Searcher.FINISHED if self.finished else None
-        next_up.place = self.place([live.place for live in self.live.values() if live.place], next_up.deaths > 0)
+        taken = [live.place for live in self.live.values() if live.place]
+        # Its last chance is its own: until then it may have died of another's fault.
+        next_up.place = self.place(taken, next_up.deaths == RETRIES)
         if next_up.place is None:
             self.queue.appendleft(next_up)
             return None

@@ -84,9 +84,10 @@ def _search(
             open_parent(tracker, plan, journal, manifest)
             budget = Budget(plan, resources, journal, manifest, room.gpus_per_trial)
             manifest.set("stacked", max(room.stacked, manifest.content["stacked"]))
+            conductor = Conductor(plan, journal, manifest, tracker, listener, budget, asked.is_set)
+            listener.search_started(plan, room.trials, journal.records, budget)
             with workers(visible_images(plan), plan.trials, room) as made:
-                conductor = Conductor(plan, journal, manifest, tracker, listener, budget, asked.is_set, made.place)
-                listener.search_started(plan, room.trials, journal.records, budget)
+                conductor.place = made.place
                 _tune(plan, conductor, made.trainable, room.trials)
             if asked.is_set() or not conductor.finished:
                 raise Interrupted("Ray Tune was told to stop")

@@ -60,6 +60,14 @@ class Resources:
 
 
 @dataclass(frozen=True)
+class Place:
+    """Where a trial is."""
+
+    host: int
+    alone: bool  # whether nobody else may be there, as its last host died and it may be why
+
+
+@dataclass(frozen=True)
 class Plan:
     """One search over one task."""
 

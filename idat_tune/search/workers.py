@@ -1,9 +1,11 @@
 """What Tune runs trials on: a worker for each, or seats at hosts that train several as one."""
 
+import logging
+import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from typing import Any
 
 import ray
 from ray import tune
@@ -12,16 +14,13 @@ from idat_tune.data import Images
 from idat_tune.errors import IdatError
 from idat_tune.host import Host
 from idat_tune.search.cluster import Room
+from idat_tune.search.plan import Place
 from idat_tune.seat import CPUS, Seat
 from idat_tune.trial import Trial
 
+log = logging.getLogger(__name__)
 
-@dataclass(frozen=True)
-class Place:
-    """Where a trial is."""
-
-    host: int
-    alone: bool  # whether nobody else may be there, as its last host died and it may be why
+PATIENCE = 1800.0  # seconds until the first host must be there; a cluster may have to start a machine for it
 
 
 class Workers:
@@ -55,6 +54,7 @@ class Hosts:
         self.hosts = [actor.remote([self._images], trials // room.processes) for _ in range(room.processes)]
         self._coming = {host.ready.remote(): number for number, host in enumerate(self.hosts)}
         self._there: set[int] = set()
+        self._deadline = time.monotonic() + PATIENCE
         self.trainable = tune.with_resources(tune.with_parameters(Seat, hosts=self.hosts), {"cpu": CPUS})
 
     def place(self, taken: Iterable[Place], alone: bool) -> Place | None:
@@ -65,15 +65,26 @@ class Hosts:
         return Place(min(free, key=lambda host: guests[host]), alone) if free else None
 
     def _ready(self) -> set[int]:
+        """The hosts that have started. One that cannot is left out, unless there is no other."""
         if self._coming:
-            there, _ = ray.wait(list(self._coming), num_returns=len(self._coming), timeout=0)
-            try:
-                ray.get(there)
-            except ray.exceptions.RayActorError as failure:
-                reason = str(failure).strip().splitlines()[-1]  # below the trace of the process
-                raise IdatError(f"no process to train in could be started: {reason}") from failure
-            self._there |= {self._coming.pop(answer) for answer in there}
+            answered, _ = ray.wait(list(self._coming), num_returns=len(self._coming), timeout=0)
+            for answer in answered:
+                self._hear(answer, self._coming.pop(answer))
+            if not self._there and time.monotonic() > self._deadline:
+                raise IdatError(
+                    f"no process to train in was ready within {PATIENCE / 60:g} minutes; see Ray's own logs"
+                )
         return self._there
+
+    def _hear(self, answer: Any, host: int) -> None:
+        try:
+            ray.get(answer)
+            self._there.add(host)
+        except ray.exceptions.RayActorError as failure:
+            reason = str(failure).strip().splitlines()[-1]  # below the trace of the process
+            if not self._coming and not self._there:
+                raise IdatError(f"no process to train in could be started: {reason}") from failure
+            log.warning("a process to train in could not be started: %s", reason)
 
     def close(self) -> None:
         """End them."""
