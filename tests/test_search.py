@@ -269,25 +269,17 @@ def test_a_disk_that_runs_full_is_said_in_one_sentence_and_the_search_goes_on_on
     assert len({record["id"] for record in records}) == len(records) == 3  # default, its final run, the test
 
 
-def test_several_tasks_come_back_as_a_list(tmp_path):
-    done = command(
-        "search", "--task", "sprites_loc", "--task", "sprites_ori", "--trials", 1, "--epochs", 1, "--seeds", 1,
-        "--folds", 2, "--set", "teacher=none", "--out", tmp_path, "--name", "both", "--json",
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    results = json.loads(done.stdout)
-    assert [result["task"] for result in results] == ["sprites_loc", "sprites_ori"]
-    assert all((tmp_path / f"both-{result['task']}" / "best").is_dir() for result in results)
-    assert (tmp_path / "both.parquet").is_file()
-
-
-def test_stacked_trials_give_a_whole_search_for_each_of_several_tasks(tmp_path):
-    options = ["--trials", 5, "--epochs", 3, "--seeds", 2, "--folds", 2, "--top-k", 1, "--stacked", 2]
+def test_several_tasks_come_back_as_a_list_with_stacked_trials_too(tmp_path):
+    options = ["--trials", 4, "--epochs", 2, "--seeds", 2, "--folds", 2, "--top-k", 1, "--stacked", 2]
     tasks_asked = ["--task", "digits", "--task", "sprites_loc"]
     done = command("search", *tasks_asked, *options, "--out", tmp_path, "--name", "many", "--json")
     assert done.returncode == 0, done.stderr
-    for found in json.loads(done.stdout):
-        assert sum(found["trials"].values()) == 5
+    results = json.loads(done.stdout)
+    assert [result["task"] for result in results] == ["digits", "sprites_loc"]
+    assert (tmp_path / "many.parquet").is_file()
+    for found in results:
+        assert Path(found["best"]).is_dir()
+        assert sum(found["trials"].values()) == 4
         assert found["trials"]["failed"] == 0
         assert found["winner"]["test_accuracy"]["seeds"] == 2
         assert found["winner"]["confirmed"]["folds"] == 2

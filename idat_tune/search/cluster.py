@@ -28,7 +28,6 @@ QUIET = {
 }
 STORE_BYTES = 1_000_000_000  # of the object store on this machine; a task's images at 224 pixels take 150 MB
 WATCH_EVERY = 0.5  # seconds
-MANY = 10**6
 
 
 @dataclass(frozen=True)
@@ -134,7 +133,8 @@ def room(cpus: float, gpus: float, gpus_each: float, resources: Resources) -> Ro
     if stacked == 1:  # as many as the user wants, be there cores or not
         return Room(most or fit, most or fit, gpus_each)
     processes = min(fit, math.ceil(most / stacked)) if most else fit
-    return Room(min(most or MANY, processes * stacked), processes, gpus_each, stacked)
+    seats = processes * stacked
+    return Room(min(most, seats) if most else seats, processes, gpus_each, stacked)
 
 
 def log_to(path: Path) -> None:

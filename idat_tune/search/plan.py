@@ -63,8 +63,8 @@ class Resources:
 class Place:
     """Where a trial is."""
 
-    host: int
-    alone: bool  # whether nobody else may be there, as its last host died and it may be why
+    host: int  # 0 where each trial has a worker of its own
+    alone: bool  # whether nobody else may be there, as the hosts it had before have died
 
 
 @dataclass(frozen=True)
