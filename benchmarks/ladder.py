@@ -172,9 +172,9 @@ def first_look(name: str, config: RunConfig, images: Images, order: Tensor, devi
     ready = time.perf_counter() - began
     losses += way.losses(order[1:COMPARED])
     peak = (torch.cuda.max_memory_allocated(), torch.cuda.max_memory_reserved()) if cuda else (0, 0)
-    operations, syncs = (number // way.runs for number in counted(way, order[:2], device))
+    operations, syncs = counted(way, order[:2], device)
     held = [(now - then) / 1e9 for now, then in zip(peak, before, strict=True)]
-    return way, Measured(ready, losses, operations, syncs, *held)
+    return way, Measured(ready, losses, operations // way.runs, syncs, *held)
 
 
 def timed(run: Callable[[], Any], device: torch.device) -> float:
