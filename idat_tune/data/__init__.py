@@ -6,11 +6,13 @@ from idat_tune.data.folds import fold, fold_rows, joined
 from idat_tune.data.importing import Imported
 from idat_tune.data.loading import Images, batches, load
 from idat_tune.data.pixels import decode
+from idat_tune.data.sources import Choices
 from idat_tune.data.store import content_hash, folder, register_own, require, task
 from idat_tune.data.verifying import Listed, listing, verify
 from idat_tune.data.ways import import_
 
 __all__ = [
+    "Choices",
     "Duplicates",
     "Images",
     "Imported",

@@ -7,13 +7,13 @@ from functools import partial
 from pathlib import Path
 
 from idat_tune.data.own import SPLITS_BY_NAME, Row, source
-from idat_tune.data.sources import Source, read_file
+from idat_tune.data.sources import Choices, Source, read_file
 from idat_tune.errors import BadInput
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".pgm")
 
 
-def from_folder(path: Path, name: str, train_images: int | None, seed: int) -> Source:
+def from_folder(path: Path, name: str, choices: Choices) -> Source:
     """A folder per class; or train/, test/ and maybe val/ with a folder per class in each.
 
     Raises:
@@ -35,7 +35,7 @@ def from_folder(path: Path, name: str, train_images: int | None, seed: int) -> S
     if not rows:
         raise BadInput(f"no images in {path}; expected a folder for each class, or train/, val/ and test/ with those")
     notes = (f"{passed} files that are no images by their names were passed over",) if passed else ()
-    return source("images", path, name, rows, (), train_images, seed, notes)
+    return source("images", path, name, rows, (), choices, notes)
 
 
 def _visible(path: Path) -> list[Path]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from idat_tune.data import official, own
 from idat_tune.data.own import SPLIT_NAMES, Row
-from idat_tune.data.sources import Item, Source, check_label, check_sizes, key
+from idat_tune.data.sources import Choices, Item, Source, check_label, check_sizes, key
 from idat_tune.data.tables import Rows
 from idat_tune.errors import BadInput
 from idat_tune.tasks import Task
@@ -59,7 +59,7 @@ def find(path: Path, task: Task, any_size: bool) -> Source:
 _ORDER = "rows were taken by their place, as TFDS orders them; whether this copy does cannot be seen from it"
 
 
-def own_task(path: Path, name: str, train_images: int | None, seed: int) -> Source:
+def own_task(path: Path, name: str, choices: Choices) -> Source:
     """A task of the user's own; its splits are used where it has a test split, else it is divided."""
     splits = _splits(path)
     rows: list[Row] = []
@@ -71,7 +71,7 @@ def own_task(path: Path, name: str, train_images: int | None, seed: int) -> Sour
             read = partial(found.image, i, image)
             one_split = own.SPLITS_BY_NAME[split] if len(splits) > 1 else None
             rows.append(Row(found.name(i), value[column], read, one_split, found.name(i)))
-    return own.source("huggingface", path, name, rows, names, train_images, seed)
+    return own.source("huggingface", path, name, rows, names, choices)
 
 
 def _image(task: str, rows: Rows, i: int, column: str) -> bytes:

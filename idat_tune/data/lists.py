@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from idat_tune.data.own import SPLITS_BY_NAME, Row, source
-from idat_tune.data.sources import Source, read_file, safe
+from idat_tune.data.sources import Choices, Source, read_file, safe
 from idat_tune.data.tables import Rows
 from idat_tune.errors import BadInput
 
@@ -16,7 +16,7 @@ _PATHS = ("path", "image", "file", "filename", "file_name", "image_path")
 _LABELS = ("label", "class", "target")
 
 
-def from_list(path: Path, name: str, train_images: int | None, seed: int) -> Source:
+def from_list(path: Path, name: str, choices: Choices) -> Source:
     """A CSV, TSV or Parquet file with the columns path (or image), label and, if it likes, split.
 
     Paths are relative to the folder of the file; a Parquet file may hold the encoded images themselves.
@@ -25,7 +25,7 @@ def from_list(path: Path, name: str, train_images: int | None, seed: int) -> Sou
         BadInput: columns, paths or labels that cannot be used; names the line.
     """
     rows = _parquet_rows(path) if path.suffix == ".parquet" else _csv_rows(path)
-    return source("list", path, name, rows, (), train_images, seed)
+    return source("list", path, name, rows, (), choices)
 
 
 def _csv_rows(path: Path) -> list[Row]:

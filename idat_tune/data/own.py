@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 
-from idat_tune.data.sources import Item, Source, key
+from idat_tune.data.sources import Choices, Item, Source, key
 from idat_tune.errors import BadInput
 from idat_tune.tasks import Task
 
@@ -39,6 +39,7 @@ class Row:
     split: str | None  # train, val or test, where that is said
     where: str  # file and line that say it
     size: int = -1  # bytes, where that is known cheaply
+    group: str | None = None  # rows of one group never stand in two splits
 
 
 def source(
@@ -47,13 +48,13 @@ def source(
     name: str,
     rows: Sequence[Row],
     class_names: tuple[str, ...],
-    train_images: int | None,
-    seed: int,
+    choices: Choices,
     notes: tuple[str, ...] = (),
+    left_out: tuple[str, ...] = (),
 ) -> Source:
     """The task that rows make, divided into train, val and test."""
     labels, names = _numbered(rows, class_names)
-    divided, more = _divide(rows, labels, train_images, seed, path)
+    divided, more = _divide(rows, labels, choices.train_images, choices.seed, path)
     for split, found in divided.items():
         if not found:
             raise BadInput(f"{path}: the {split} split of {name} has no images")
@@ -80,8 +81,12 @@ def source(
             yield Item(rows[i].name, labels[i], rows[i].read)
 
     listed = [(row.name, row.label, row.split, row.size) for row in rows]
-    asked = key(kind, name, str(path), listed, train_images, seed)
-    return Source(task, kind, str(path), asked, sizes, items, notes=(*notes, *more))
+    asked = key(kind, name, str(path), listed, astuple(choices))
+    taken = Counter(labels[i] for found in divided.values() for i in found)
+    counts = tuple(taken[label] for label in range(len(names)))
+    return Source(
+        task, kind, str(path), asked, sizes, items, notes=(*notes, *more), left_out=left_out, class_counts=counts
+    )
 
 
 def stratified(labels: Sequence[int], count: int, seed: int) -> list[int]:

@@ -24,6 +24,21 @@ class Item:
 
 
 @dataclass(frozen=True)
+class Choices:
+    """What its user decides about a task of their own, where their images leave it open."""
+
+    train_images: int | None = None  # to train with, val among them; None means 1,000, or four fifths of fewer
+    seed: int = 0  # of the random, stratified division
+    path_column: str | None = None  # of a list; None means one of the usual names
+    label_column: str | None = None
+    split_column: str | None = None
+    group_column: str | None = None  # rows of one value (patient, photo, burst) never stand in two splits
+    group_pattern: str | None = None  # the same for files: a regular expression whose first group is the value
+    drop_conflicts: bool = False  # leave out pictures that stand under two labels, instead of refusing them
+    allow_outside: bool = False  # paths of a list may be absolute or climb out of its folder
+
+
+@dataclass(frozen=True)
 class Source:
     """The images of one task, ready to import; everything cheap has been checked."""
 
@@ -35,6 +50,8 @@ class Source:
     items: Callable[[str], Iterator[Item]]  # of a split, in order
     stand_in: bool = False  # sizes differ from the benchmark's
     notes: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()  # sentences that name the folders, file types and rows that were not taken
+    class_counts: tuple[int, ...] = ()  # images per class in all splits, where they are known before reading
 
 
 def key(*parts: Any) -> str:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from idat_tune import tasks
 from idat_tune.data import folders, huggingface, importing, lists, official, prepared, store, tfds
 from idat_tune.data.importing import Imported, Progress
-from idat_tune.data.sources import Source
+from idat_tune.data.sources import Choices, Source
 from idat_tune.errors import BadInput, unknown
 from idat_tune.tasks import Task
 
@@ -20,12 +21,11 @@ def import_(
     *,
     kind: str = "auto",
     any_size: bool = False,
-    train_images: int | None = None,
-    seed: int = 0,
     skip_bad: int = 0,
     replace: bool = False,
     folder: Path | None = None,
     progress: Progress | None = None,
+    **choices: Any,
 ) -> list[Imported]:
     """Import the images of tasks into the store.
 
@@ -35,12 +35,11 @@ def import_(
         names: tasks (or groups) of a prepared copy, none meaning all that are there; else the one task it becomes.
         kind: one of KINDS, where it is not to be found out.
         any_size: accept a benchmark's task with other numbers of images than it has, as a stand-in.
-        train_images: of an own task, how many to train with (a fifth of them as val); default 1,000.
-        seed: of the random, stratified split of an own task.
         skip_bad: leave out up to so many images of each task that cannot be read.
         replace: import again what is there already.
         folder: the store, where it is not the default one.
         progress: called with images done and images in all.
+        choices: of an own task, the fields of `Choices`.
 
     Raises:
         BadInput: anything wrong with what is at `path`; nothing was changed for the task concerned.
@@ -48,7 +47,7 @@ def import_(
     """
     if skip_bad < 0:
         raise BadInput(f"skip_bad cannot be {skip_bad}; it counts images")
-    found = sources(path, names, kind=kind, any_size=any_size, train_images=train_images, seed=seed)
+    found = sources(path, names, kind=kind, any_size=any_size, **choices)
     return importing.store_all(found, folder, skip_bad, replace, progress)
 
 
@@ -58,25 +57,25 @@ def sources(
     *,
     kind: str = "auto",
     any_size: bool = False,
-    train_images: int | None = None,
-    seed: int = 0,
+    **choices: Any,
 ) -> list[Source]:
     """What `import_` would import, read and checked as far as that goes without decoding images."""
     if kind not in KINDS:
         raise unknown("kind of source", kind, KINDS)
-    if train_images is not None and train_images < 2:
-        raise BadInput(f"{train_images} training images are too few; val takes one, so it needs two")
+    decided = Choices(**choices)
+    if decided.train_images is not None and decided.train_images < 2:
+        raise BadInput(f"{decided.train_images} training images are too few; val takes one, so it needs two")
     path = Path(path).expanduser().absolute()  # a link keeps its name, which says what it is
     if not path.exists():
         raise BadInput(f"{path} does not exist")
     try:
-        return _sources(path, names, kind, any_size, train_images, seed)
+        return _sources(path, names, kind, any_size, decided)
     except OSError as failure:
         raise BadInput(f"{failure.filename or path} cannot be read ({failure.strerror})") from None
 
 
 def _sources(
-    path: Path, names: list[str] | None, kind: str, any_size: bool, train_images: int | None, seed: int
+    path: Path, names: list[str] | None, kind: str, any_size: bool, choices: Choices
 ) -> list[Source]:
     kind = _recognised(path) if kind == "auto" else kind
     if path.is_file() != (kind == "list") and not (kind == "prepared" and path.is_file()):
@@ -94,7 +93,7 @@ def _sources(
             raise BadInput(f"'{names[0]}' already names the task {known.title}; choose another name for {path}")
         return [huggingface.find(path, _benchmark(known.name), any_size)]
     name = store.own_name(names[0])
-    return [_OWN[kind](path, name, train_images, seed)]
+    return [_OWN[kind](path, name, choices)]
 
 
 _OWN = {"images": folders.from_folder, "list": lists.from_list, "huggingface": huggingface.own_task}
