@@ -26,6 +26,23 @@ def import_(
     kind: Annotated[str, typer.Option(help="What PATH is, where it is not to be found out.")] = "auto",
     train_images: Annotated[int | None, typer.Option(metavar="N", help="Of your own task: train and val.")] = None,
     seed: Annotated[int, typer.Option(metavar="S", help="Of the split of your own task.")] = 0,
+    path_column: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Of a list: where its paths or images are.")
+    ] = None,
+    label_column: Annotated[str | None, typer.Option(metavar="NAME", help="Of a list: where its labels are.")] = None,
+    split_column: Annotated[str | None, typer.Option(metavar="NAME", help="Of a list: train, val or test.")] = None,
+    group_column: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Of a list: what must stay together, such as a patient.")
+    ] = None,
+    group_pattern: Annotated[
+        str | None, typer.Option(metavar="REGEX", help="The same from file names: what its first group matches.")
+    ] = None,
+    drop_conflicts: Annotated[
+        bool, typer.Option("--drop-conflicts", help="Leave out pictures that stand under two labels.")
+    ] = False,
+    allow_outside: Annotated[
+        bool, typer.Option("--allow-outside", help="Of a list: paths may be absolute or lead out of its folder.")
+    ] = False,
     skip_bad: Annotated[int, typer.Option(metavar="N", help="Leave out up to N images that cannot be read.")] = 0,
     any_size: Annotated[
         bool, typer.Option("--any-size", help="Accept other numbers of images than the table has.")
@@ -46,6 +63,13 @@ def import_(
             seed=seed,
             skip_bad=skip_bad,
             any_size=any_size,
+            path_column=path_column,
+            label_column=label_column,
+            split_column=split_column,
+            group_column=group_column,
+            group_pattern=group_pattern,
+            drop_conflicts=drop_conflicts,
+            allow_outside=allow_outside,
             replace=replace,
             folder=folder,
             progress=step,
