@@ -3,7 +3,7 @@
 import os
 import platform
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -13,6 +13,8 @@ from idat_tune.backbones import BACKBONES, EMBEDDED
 from idat_tune.errors import BadInput
 
 PACKAGES = ("torch", "torchvision", "timm", "ray", "optuna", "mlflow", "pyarrow", "scikit-learn")
+_PAIR = ("vit_base", "vit_small")  # the student of most tasks, and its teacher
+_VTAB, _OWN, _WEIGHTS = "VTAB-1K tasks", "own tasks", "weights "  # how findings are called
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,28 @@ def examine(out: Path) -> Iterator[Finding]:
     yield _tracking(out)
     yield _embedded()
     yield from _vtab()
+    yield _own()
     yield from map(_weights, (name for name in BACKBONES if name not in EMBEDDED))
+
+
+def summary(findings: Sequence[Finding], command: str) -> str:
+    """What works now, what does not, and the next step, in one sentence; `command` is how this program is called."""
+    broken = [finding for finding in findings if finding.needed and not finding.ok]
+    if broken:
+        what = ", ".join(finding.what for finding in broken)
+        return f"Nothing can be searched before this is mended: {what}; the next step: {broken[0].remedy}."
+    there = {finding.what for finding in findings if finding.ok}
+    pretrained = all(_WEIGHTS + name in there for name in _PAIR)
+    own = data.own_tasks()[0].name if _OWN in there else ""
+    works = ["the embedded tasks"]
+    works += [_VTAB] * (pretrained and _VTAB in there)
+    works += [_OWN if pretrained else f"{_OWN} with the student glyph_base"] * bool(own)
+    absent = [what for what in (_VTAB, _OWN, "CUDA") if what not in there]
+    absent += [f"weights of {' and '.join(_PAIR)}"] * (not pretrained)
+    but = f"; not there yet: {', '.join(absent)} (the lines above have the way)" * bool(absent)
+    task = own or ("cifar" if pretrained and _VTAB in there else "digits")
+    student = " --set student=glyph_base" * bool(own and not pretrained)
+    return f"What can be searched now: {', '.join(works)}{but}; the next step: {command} search --task {task}{student}"
 
 
 def _package(name: str) -> Finding:
@@ -95,7 +118,13 @@ def _vtab() -> Iterator[Finding]:
             missing.append(name)
     found = f"{len(known) - len(missing)} of {len(known)} in {data.folder()}"
     remedy = f"idat-tune data import --from FOLDER (missing: {', '.join(missing)})"
-    yield Finding("VTAB-1K tasks", not missing, found, remedy, needed=False)
+    yield Finding(_VTAB, not missing, found, remedy, needed=False)
+
+
+def _own() -> Finding:
+    found = [task.name for task in data.own_tasks()]
+    remedy = "idat-tune data import --from PHOTOS --task NAME"
+    return Finding(_OWN, bool(found), ", ".join(found) or f"none in {data.folder()}", remedy, needed=False)
 
 
 def _weights(name: str) -> Finding:
@@ -105,5 +134,5 @@ def _weights(name: str) -> Finding:
     try:
         path = model.cached_weights(name)
     except BadInput as failure:
-        return Finding(f"weights {name}", False, str(failure), remedy, needed=False)
-    return Finding(f"weights {name}", path is not None, str(path or "not in the cache"), remedy, needed=False)
+        return Finding(_WEIGHTS + name, False, str(failure), remedy, needed=False)
+    return Finding(_WEIGHTS + name, path is not None, str(path or "not in the cache"), remedy, needed=False)

@@ -30,6 +30,7 @@ HOUSE = {
     "engine": "torch timm",
     "run": "torch",
     "export": "safetensors torch yaml PIL",
+    "predict": "torch",
     "single": "",
     "journal": "",
     "tracking": "mlflow",
@@ -45,7 +46,7 @@ HOUSE = {
     "progress": "rich",
     "cli": "typer rich PIL",
 }
-MODEL_SIDE = ("adapters", "distill", "weights", "model", "cost", "engine", "run", "export", "single")
+MODEL_SIDE = ("adapters", "distill", "weights", "model", "cost", "engine", "run", "export", "predict", "single")
 
 
 def files_of(room):

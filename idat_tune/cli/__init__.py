@@ -4,11 +4,11 @@ import sys
 
 import typer
 
-from idat_tune.cli import bench, images, look, runs
+from idat_tune.cli import bench, images, look, runs, use
 from idat_tune.cli.shared import app
 from idat_tune.errors import IdatError
 
-__all__ = ["app", "bench", "images", "look", "main", "runs"]
+__all__ = ["app", "bench", "images", "look", "main", "runs", "use"]
 
 
 def main() -> None:

@@ -1,16 +1,17 @@
-"""The commands about images: data import, verify, list."""
+"""The commands about images: data import, verify, list, export."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import shlex
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from idat_tune.cli.shared import Json, app, console, print_json
+from idat_tune.cli.shared import Json, app, console, print_json, program, progress
 
-data_app = typer.Typer(help="Import, verify and list the images of tasks.", no_args_is_help=True, rich_markup_mode=None)
+data_app = typer.Typer(
+    help="The images of tasks: bring, check, list, take them.", no_args_is_help=True, rich_markup_mode=None
+)
 app.add_typer(data_app, name="data")
 
 Tasks = Annotated[
@@ -54,7 +55,7 @@ def import_(
     """Import tasks: a prepared copy of VTAB-1K (folder or zip), or a folder, CSV or Parquet file of your own images."""
     from idat_tune import data
 
-    with _progress("importing", as_json) as step:
+    with progress("importing", as_json) as step:
         imported = data.import_(
             source,
             task or None,
@@ -93,7 +94,7 @@ def verify(task: Tasks = [], folder: Folder = None, as_json: Json = False) -> No
     there = [found.task.name for found in data.listing(folder) if found.state in ("complete", "stand-in")]
     reports = []
     for name in [known.name for known in tasks.select(task)] if task else there:
-        with _progress(f"verifying {name}", as_json) as step:
+        with progress(f"verifying {name}", as_json) as step:
             reports.append(data.verify(name, folder, step))
     if as_json:
         print_json([_plain(report) for report in reports])
@@ -119,6 +120,26 @@ def list_(folder: Folder = None, as_json: Json = False) -> None:
     console().print(listing_table(listed, data.folder(folder)))
 
 
+@data_app.command()
+def export(
+    to: Annotated[Path, typer.Argument(metavar="FOLDER", help="A new folder; it gets one for each class.")],
+    task: Annotated[str, typer.Option(metavar="NAME", help="A task.")],
+    split: Annotated[str, typer.Option(metavar="SPLIT", help="train, val, trainval or test.")] = "test",
+    count: Annotated[int | None, typer.Option(metavar="N", help="Only the first N; all if absent.")] = None,
+    folder: Folder = None,
+    as_json: Json = False,
+) -> None:
+    """Write a task's images as files: to look at, or to try a student on."""
+    from idat_tune import data
+
+    written = data.export(task, split, to, count, folder)
+    if as_json:
+        print_json([str(path) for path in written])
+        return
+    typer.echo(f"{len(written):,} images of {task} {split} in {to}, a folder per class, such as {written[0]}")
+    typer.echo(f"try a student on them: {program()} predict EXPORT {shlex.quote(str(to))}")
+
+
 def _show_report(report: Any) -> None:
     for sentence in (*report.problems, *report.findings):
         typer.echo(f"  {sentence}")
@@ -129,18 +150,3 @@ def _plain(value: Any) -> Any:
     import json
 
     return json.loads(json.dumps(asdict(value), default=str))
-
-
-@contextmanager
-def _progress(what: str, hidden: bool) -> Iterator[Callable[[int, int], None] | None]:
-    """A progress bar on stderr, on a terminal only."""
-    from rich.console import Console
-    from rich.progress import Progress
-
-    screen = Console(stderr=True)
-    if hidden or not screen.is_terminal:
-        yield None
-        return
-    with Progress(console=screen, transient=True) as bar:
-        task = bar.add_task(what, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from idat_tune.cli.shared import OUT, Json, Out, Set, app, console, print_json
+from idat_tune.cli.shared import OUT, Json, Out, Set, app, console, print_json, program
 from idat_tune.errors import BadInput
 
 
@@ -78,7 +78,7 @@ def doctor(out: Out = OUT, as_json: Json = False) -> None:
     """What is there and what is missing on this machine, each with its remedy."""
     from dataclasses import asdict
 
-    from idat_tune.doctor import examine
+    from idat_tune.doctor import examine, summary
 
     findings = []
     for finding in examine(out):
@@ -88,5 +88,7 @@ def doctor(out: Out = OUT, as_json: Json = False) -> None:
             typer.echo(f"{mark} {finding.what}: {finding.found}" + ("" if finding.ok else f" -> {finding.remedy}"))
     if as_json:
         print_json([asdict(finding) for finding in findings])
+    else:
+        typer.echo(f"\n{summary(findings, program())}")
     if any(finding.needed and not finding.ok for finding in findings):
         raise SystemExit(1)

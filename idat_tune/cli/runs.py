@@ -1,4 +1,4 @@
-"""The commands that train: search, train, and predict with what came out."""
+"""The commands that train: search and train."""
 
 import shlex
 import sys
@@ -263,31 +263,3 @@ def train(
     typer.echo(f"trainable parameters {result['trainable_params']:,}; {result['seconds']:.1f} s")
     if result["out"]:
         typer.echo(f"exported to {result['out']}")
-
-
-@app.command()
-def predict(
-    folder: Annotated[Path, typer.Argument(metavar="EXPORT", help="A folder that a search or train exported.")],
-    images: Annotated[list[Path], typer.Argument(metavar="IMAGE...")],
-    weights: Weights = None,
-    as_json: Json = False,
-) -> None:
-    """Labels of images, by an exported student."""
-    from PIL import Image, UnidentifiedImageError
-
-    from idat_tune.export import load
-
-    student = load(folder)
-    answers: list[dict[str, Any]] = []
-    for path in images:
-        try:
-            with Image.open(path) as image:
-                label, probability = student.predict([image])[0]
-        except (OSError, UnidentifiedImageError) as failure:
-            raise BadInput(f"image {path} cannot be read: {failure}") from None
-        answers.append({"image": str(path), "label": label, "probability": probability})
-    if as_json:
-        print_json(answers)
-        return
-    for answer in answers:
-        typer.echo(f"{answer['image']}  {answer['label']}  {100 * answer['probability']:.1f} %")

@@ -4,6 +4,8 @@ import json
 import os
 import shutil
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -95,3 +97,18 @@ def console() -> Any:
 
     found = Console(highlight=False, soft_wrap=True)
     return found if found.is_terminal else Console(highlight=False, soft_wrap=True, width=140)
+
+
+@contextmanager
+def progress(what: str, hidden: bool) -> Iterator[Callable[[int, int], None] | None]:
+    """A progress bar on stderr, on a terminal only."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    screen = Console(stderr=True)
+    if hidden or not screen.is_terminal:
+        yield None
+        return
+    with Progress(console=screen, transient=True) as bar:
+        task = bar.add_task(what, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)

@@ -1,17 +1,20 @@
 """The tasks' images: import, verify, cache and load them."""
 
 # Light: submodules import numpy, pyarrow and PIL inside their functions.
+from idat_tune.data.cache import in_order
 from idat_tune.data.checks import Duplicates, Report
+from idat_tune.data.exporting import export
 from idat_tune.data.folds import fold, fold_rows, joined
 from idat_tune.data.importing import Imported
 from idat_tune.data.loading import Images, batches, load
-from idat_tune.data.pixels import decode
-from idat_tune.data.sources import Choices
-from idat_tune.data.store import content_hash, folder, register_own, require, task
+from idat_tune.data.pixels import SUFFIXES, decode
+from idat_tune.data.sources import Choices, is_image_name, read_image
+from idat_tune.data.store import content_hash, folder, own_tasks, register_own, require, task
 from idat_tune.data.verifying import Listed, listing, verify
 from idat_tune.data.ways import import_
 
 __all__ = [
+    "SUFFIXES",
     "Choices",
     "Duplicates",
     "Images",
@@ -21,13 +24,18 @@ __all__ = [
     "batches",
     "content_hash",
     "decode",
+    "export",
     "fold",
     "fold_rows",
     "folder",
     "import_",
+    "in_order",
+    "is_image_name",
     "joined",
     "listing",
     "load",
+    "own_tasks",
+    "read_image",
     "register_own",
     "require",
     "task",

@@ -7,10 +7,9 @@ from functools import partial
 from pathlib import Path
 
 from idat_tune.data.own import SPLITS_BY_NAME, Row, source
+from idat_tune.data.pixels import SUFFIXES
 from idat_tune.data.sources import Choices, Source, read_file
 from idat_tune.errors import BadInput
-
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".pgm")
 
 
 def from_folder(path: Path, name: str, choices: Choices) -> Source:

@@ -16,6 +16,18 @@ if TYPE_CHECKING:
 INTERPOLATIONS = ("nearest", "lanczos", "bilinear", "bicubic")  # PIL numbers them 0, 1, 2, 3
 MAX_PIXELS = 64_000_000  # of one image; larger ones are taken for decompression bombs
 MAX_BYTES = 128 * 2**20  # of one encoded image
+SUFFIXES = (
+    ".jpg",
+    ".jpeg",
+    ".png",
+    ".webp",
+    ".bmp",
+    ".tif",
+    ".tiff",
+    ".gif",
+    ".ppm",
+    ".pgm",
+)  # of files taken for images
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM")
 _ORIENTATION = 0x0112  # the EXIF tag
 # EXIF orientation -> PIL's transposition that makes the image upright.

@@ -7,11 +7,14 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from idat_tune.data import pixels
 from idat_tune.errors import BadInput
 from idat_tune.tasks import Task
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 
 @dataclass(frozen=True)
@@ -63,14 +66,30 @@ def read_file(path: Path) -> bytes:
     """The bytes of an image file.
 
     Raises:
-        BadInput: it cannot be read, or is too large for an image.
+        BadInput: it cannot be read, is no file, or is too large for an image.
     """
     try:
+        if path.exists() and not path.is_file():  # a device or a pipe may never end
+            raise BadInput(f"{path} is not a file")
         if path.stat().st_size > pixels.MAX_BYTES:
             raise BadInput(f"{path} has more than the {pixels.MAX_BYTES:,} bytes an image may have")
         return path.read_bytes()
     except OSError as failure:
         raise BadInput(f"{path} cannot be read ({failure.strerror})") from None
+
+
+def read_image(path: Path) -> Image.Image:
+    """The decoded image of a file, by the rules of an import: limits, formats, and its name in every sentence.
+
+    Raises:
+        BadInput: it cannot be read or decoded.
+    """
+    return pixels.read(read_file(path), str(path))
+
+
+def is_image_name(path: Path) -> bool:
+    """Whether a file's name says that it is an image."""
+    return path.suffix.lower() in pixels.SUFFIXES and path.is_file()
 
 
 def safe(path: str, where: str) -> str:
