@@ -1,12 +1,15 @@
 """The files around the package: README, cluster file, Makefile, what must not be committed."""
 
+import os
 import re
 import shlex
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import yaml
+from conftest import command
 from test_architecture import HOUSE, PACKAGE, files_of
 
 ROOT = PACKAGE.parent
@@ -41,11 +44,27 @@ def test_the_readme_has_commands():
 @pytest.mark.parametrize("line", commands_of_the_readme())
 def test_every_command_and_option_in_the_readme_exists(line):
     words = shlex.split(line)[1:]
-    command, known = options_of(words)
-    assert command.name in words or words[0].startswith("--"), f"{line}: no such command"
+    found, known = options_of(words)
+    assert found.name in words or words[0].startswith("--"), f"{line}: no such command"
     for word in words:
         if word.startswith("--"):
             assert word.split("=")[0] in {*known, "--help"}, f"{line}: no option {word}"
+
+
+@pytest.mark.slow
+def test_the_first_commands_and_the_python_block_of_the_readme_run_as_pasted(tmp_path):
+    first = README.split("## The first ten minutes")[1].split("\n## ")[0]
+    wanted = ("idat-tune train", "idat-tune data export", "idat-tune predict")
+    for line in (line for line in commands_of_the_readme() if line in first and line.startswith(wanted)):
+        done = command(*shlex.split(line)[1:], cwd=tmp_path)
+        assert done.returncode == 0, f"{line}: {done.stderr}"
+    (block,) = re.findall(r"^```python\n(.*?)^```", first, re.DOTALL | re.MULTILINE)
+    run = [sys.executable, "-W", "error:::idat_tune", "-c", block]
+    done = subprocess.run(run, cwd=tmp_path, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    assert done.returncode == 0, done.stderr
+    answer, *epochs = done.stdout.splitlines()
+    assert answer.startswith("[('")
+    assert [line.split()[0] for line in epochs] == ["0", "1", "2"]
 
 
 def test_the_readmes_map_is_the_house():
