@@ -281,10 +281,6 @@ def test_what_does_not_merge_says_so():
         model.merge("sequential")
 
 
-def test_the_table_of_kinds_is_the_table_of_code():
-    assert list(kinds.KINDS) == list(adapters.INSERT)
-
-
 @pytest.mark.parametrize("kind", kinds.KINDS)
 def test_a_kind_is_changed_by_the_settings_that_it_uses_and_by_no_other(kind):
     def state(**changes):

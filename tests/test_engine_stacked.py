@@ -6,14 +6,13 @@ from conftest import glyphs, noise
 from waits import Waits
 
 from idat_tune.engine.resident import Resident
-from idat_tune.engine.stacked import stackable
 from idat_tune.engine.stage import Epoch
 from idat_tune.engine.staged import Staged
 from idat_tune.kinds import KINDS
 from idat_tune.model import build_pair
 
 CPU = torch.device("cpu")
-STACKABLE = ["sequential", "parallel", "parallel_shared", "linear", "lora", "adaptformer"]
+STACKABLE = [name for name, kind in KINDS.items() if kind.stacks]
 SETTINGS = [
     {"adapter.hidden_dim": 5, "adapter.scale": 0.3, "optim.lr": 1e-3, "distill.temperature": 2.0, "seed": 0},
     {"adapter.hidden_dim": 8, "adapter.scale": 2.0, "optim.lr": 2e-2, "distill.weight": 9.0, "seed": 1},
@@ -182,7 +181,11 @@ def test_recorded_steps_of_several_runs_have_the_losses_of_single_ones(precision
 def test_what_stacks_is_what_trains_linear_layers_alone(kind):
     worker = Resident(noise(96), CPU, staged=True)
     config = glyphs(adapter__kind=kind)
-    assert all(stackable(model) is (kind in STACKABLE) for model in build_pair(config, 10))
+    for model in build_pair(config, 10):
+        layers = [layer for layer in model.modules() if type(layer) is torch.nn.Linear]
+        in_layers = {id(value) for layer in layers for value in layer.parameters()}
+        trained = [value for value in model.parameters() if value.requires_grad]
+        assert all(id(value) in in_layers for value in trained) is (kind in STACKABLE)
     assert (Staged(config, worker, 10).stacks_with is not None) is (kind in STACKABLE)
 
 

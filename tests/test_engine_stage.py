@@ -6,7 +6,7 @@ from conftest import glyphs, noise
 from torch._dynamo.utils import counters
 from waits import Waits
 
-from idat_tune.engine import compiling, padding, stage
+from idat_tune.engine import compiling, stage
 from idat_tune.engine.resident import Resident
 from idat_tune.engine.stage import MaskedPath, Stage, _masked
 from idat_tune.engine.staged import shape_of
@@ -139,7 +139,7 @@ def test_values_given_to_a_trained_student_stay():
     assert all(torch.equal(value, before[name]) for name, value in training.student.trained_state().items())
 
 
-@pytest.mark.parametrize("kind", padding.PADDED)
+@pytest.mark.parametrize("kind", [name for name, kind in KINDS.items() if kind.pads])
 @pytest.mark.parametrize("init", ["trunc_normal", "zero_up"])
 def test_padding_is_exactly_zero_before_and_after_every_step(kind, init):
     config = glyphs(

@@ -3,17 +3,15 @@
 from torch import Tensor
 
 from idat_tune.config import RunConfig
+from idat_tune.kinds import KINDS
 
 BUCKETS = (8, 16, 32, 64)
-# Of these, hidden numbers whose weights are zero stay zero: they add nothing, and so neither do they get a gradient.
-# Not of `repadapter`, whose hidden numbers lie in two groups, nor of `vpt_deep`, whose prompts are attended to.
-PADDED = ("sequential", "parallel", "parallel_shared", "adaptformer", "lora", "convpass")
 
 
 def padded(config: RunConfig, narrowest: int) -> int:
     """The hidden dimension to compute with: the next of BUCKETS, where the kind allows it and no block is narrower."""
     own = config.adapter.hidden_dim
-    if config.adapter.kind not in PADDED:
+    if not KINDS[config.adapter.kind].pads:
         return own
     return next((size for size in BUCKETS if own <= size <= narrowest), own)
 

@@ -25,12 +25,6 @@ class StackedLinear(nn.Module):
         return out_RNO.view(*x.shape[:-1], -1)
 
 
-def stackable(model: nn.Module) -> bool:
-    """Whether all that trains in a model are whole linear layers."""
-    stacked = {id(value) for layer in _trained_layers(model) for value in layer.parameters()}
-    return all(id(value) in stacked for value in model.parameters() if value.requires_grad)
-
-
 def stack(model: nn.Module, runs: int) -> None:
     """Replace every linear layer that trains by that of so many runs, in place."""
     trained = _trained_layers(model)

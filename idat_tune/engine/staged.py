@@ -11,8 +11,8 @@ from idat_tune.config import RunConfig
 from idat_tune.engine import padding
 from idat_tune.engine.devices import bf16
 from idat_tune.engine.resident import Resident
-from idat_tune.engine.stacked import stackable
 from idat_tune.engine.stage import Epoch, Stage, Standing
+from idat_tune.kinds import KINDS
 from idat_tune.model import AdaptedModel
 
 # What a trial may change without another recording: a stage reads it from tensors, or it is not the stage's business.
@@ -85,7 +85,7 @@ class Staged:
     @property
     def stacks_with(self) -> Hashable:
         """Equal for trials that may train as one; None where a trial may not, as more trains than linear layers."""
-        return (self._shape, self._classes, self._low) if all(map(stackable, self._fresh)) else None
+        return (self._shape, self._classes, self._low) if KINDS[self._shape.adapter.kind].stacks else None
 
     @staticmethod
     def train_together(trials: Sequence["Staged"], epochs: Sequence[Epoch]) -> Tensor:
