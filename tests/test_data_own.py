@@ -11,7 +11,7 @@ from vtab import jpeg, picture
 
 from idat_tune import data, tasks
 from idat_tune.config import RunConfig
-from idat_tune.data.own import stratified
+from idat_tune.data.dealing import stratified
 from idat_tune.errors import BadInput
 
 BIRDS = ("crow", "owl", "wren")

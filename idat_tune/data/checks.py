@@ -82,6 +82,7 @@ class Image:
     bytes_digest: bytes  # sha256 of the file
     pixels_digest: bytes  # sha256 of the upright RGB pixels, before any resizing
     size: tuple[int, int]  # width, height
+    group: str = ""  # images of one group stay together
 
 
 @dataclass
@@ -93,10 +94,10 @@ class Split:
 
     @property
     def hash(self) -> str:
-        """sha256 over labels and files, in order."""
+        """sha256 over labels, files and groups (where there are any), in order."""
         digest = hashlib.sha256()
         for image in self.images:
-            digest.update(image.label.to_bytes(8, "little", signed=True) + image.bytes_digest)
+            digest.update(image.label.to_bytes(8, "little", signed=True) + image.bytes_digest + image.group.encode())
         return digest.hexdigest()
 
     def save(self, path: Path) -> None:
@@ -110,6 +111,7 @@ class Split:
                 label=np.array([image.label for image in self.images]),
                 digests=_digests(self.images),
                 size=np.array([image.size for image in self.images]),
+                group=np.array([image.group for image in self.images], dtype=np.str_),
                 bad=np.array(self.bad, dtype=np.str_),
             )
 
@@ -119,10 +121,10 @@ class Split:
         import numpy as np
 
         with np.load(path, allow_pickle=False) as kept:
-            rows = zip(kept["name"].tolist(), kept["label"].tolist(), kept["digests"], kept["size"], strict=True)
+            columns = (kept["name"].tolist(), kept["label"].tolist(), kept["digests"], kept["size"], kept["group"])
             images = [
-                Image(name, label, digests[0].tobytes(), digests[1].tobytes(), (int(size[0]), int(size[1])))
-                for name, label, digests, size in rows
+                Image(name, label, digests[0].tobytes(), digests[1].tobytes(), (int(size[0]), int(size[1])), str(group))
+                for name, label, digests, size, group in zip(*columns, strict=True)
             ]
             return cls(images, kept["bad"].tolist())
 
@@ -136,7 +138,7 @@ def examine(one: Encoded) -> Image:
     flat = pixels.flatten(pixels.read(one.image, one.name))
     seen = hashlib.sha256(b"%d %d " % flat.size)
     seen.update(flat.convert("RGB").tobytes())
-    return Image(one.name, one.label, hashlib.sha256(one.image).digest(), seen.digest(), flat.size)
+    return Image(one.name, one.label, hashlib.sha256(one.image).digest(), seen.digest(), flat.size, one.group or "")
 
 
 def content_hash(hashes: Sequence[str], classes: int) -> str:

@@ -134,7 +134,8 @@ def _stage(source: Source, staging: Path, root: Path | None, skip_bad: int, coun
         for split in STORED
     }
     origin = {"kind": source.kind, "path": source.path, "key": source.key, "idat_tune": __version__}
-    manifest = Manifest(task, stored, report.content_hash, origin, source.stand_in, skipped, source.notes)
+    grouped = any(image.group for split in STORED for image in splits[split].images)
+    manifest = Manifest(task, stored, report.content_hash, origin, source.stand_in, skipped, source.notes, grouped)
     for split in STORED:
         (staging / f"{split}.npz").unlink()
     with files.whole(staging / store.MANIFEST) as file:
@@ -178,7 +179,7 @@ def _readable(items: Iterator[Item], written: Split, skip_bad: int, count: _Coun
 
 def _read(item: Item) -> tuple[Encoded, checks.Image] | BadInput:
     try:
-        encoded = Encoded(item.name, item.read(), item.label)
+        encoded = Encoded(item.name, item.read(), item.label, item.group)
         return encoded, checks.examine(encoded)
     except BadInput as failure:
         return failure

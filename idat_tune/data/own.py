@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import astuple, dataclass
 from pathlib import Path
 
+from idat_tune.data.dealing import stratified
 from idat_tune.data.sources import Choices, Item, Source, key
 from idat_tune.errors import BadInput
 from idat_tune.tasks import Task
@@ -78,7 +79,7 @@ def source(
 
     def items(split: str) -> Iterator[Item]:
         for i in divided[split]:
-            yield Item(rows[i].name, labels[i], rows[i].read)
+            yield Item(rows[i].name, labels[i], rows[i].read, rows[i].group)
 
     listed = [(row.name, row.label, row.split, row.size) for row in rows]
     asked = key(kind, name, str(path), listed, astuple(choices))
@@ -87,27 +88,6 @@ def source(
     return Source(
         task, kind, str(path), asked, sizes, items, notes=(*notes, *more), left_out=left_out, class_counts=counts
     )
-
-
-def stratified(labels: Sequence[int], count: int, seed: int) -> list[int]:
-    """`count` places in `labels`, drawn at random, with the classes in the proportions they have there.
-
-    Every class gets a draw if there are enough of them; beyond that, shares are rounded by largest remainder.
-    """
-    import numpy as np
-
-    places: dict[int, list[int]] = defaultdict(list)
-    for place in np.random.default_rng(seed).permutation(len(labels)):
-        places[labels[place]].append(int(place))
-    ideal = {label: len(found) * count / len(labels) for label, found in places.items()}
-    least = 1 if count >= len(places) else 0
-    take = {label: max(least, int(share)) for label, share in ideal.items()}
-    while sum(take.values()) != count:
-        if sum(take.values()) < count:
-            take[max(take, key=lambda label: ideal[label] - take[label])] += 1
-        else:
-            take[max(take, key=lambda label: (take[label] > least, take[label] - ideal[label]))] -= 1
-    return sorted(place for label, found in places.items() for place in found[: take[label]])
 
 
 def _divide(

@@ -21,6 +21,7 @@ class Item:
     name: str  # where it is, for messages and as provenance
     label: int
     read: Callable[[], bytes]
+    group: str | None = None  # images of one group never stand in two splits
 
 
 @dataclass(frozen=True)

@@ -40,6 +40,7 @@ class Manifest:
     stand_in: bool = False  # sizes differ from the benchmark's: results do not compare with published ones
     skipped: tuple[str, ...] = ()  # images left out because they could not be read
     notes: tuple[str, ...] = ()  # what the checks of the import found
+    grouped: bool = False  # images have groups, which stay together
 
 
 def folder(given: Path | None = None) -> Path:
@@ -211,4 +212,5 @@ def _from_json(found: dict[str, Any]) -> Manifest:
         stand_in=bool(found["stand_in"]),
         skipped=tuple(found["skipped"]),
         notes=tuple(found["notes"]),
+        grouped=bool(found.get("grouped", False)),  # stores that are older than groups do not say
     )
