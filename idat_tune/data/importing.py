@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from idat_tune import __version__, tasks
 from idat_tune.data import cache, checks, files, parquet, store
 from idat_tune.data.checks import Report, Split
+from idat_tune.data.copies import Seen
 from idat_tune.data.parquet import Encoded
 from idat_tune.data.sources import Item, Source
 from idat_tune.data.store import STORED, Manifest, StoredSplit
@@ -113,10 +115,17 @@ def _there(source: Source, root: Path | None) -> Manifest | None:
 
 def _stage(source: Source, staging: Path, root: Path | None, skip_bad: int, count: _Count) -> tuple[Report, Manifest]:
     """Write all files of a task into `staging`."""
-    splits: dict[str, Split] = {}
-    for split in STORED:
-        bad = sum(len(done.bad) for done in splits.values())
-        splits[split] = _split(source, split, staging, skip_bad - bad, count)
+    own = source.task.group == "own"
+    seen = Seen(source.made, source.task.class_names, own, source.drop_conflicts)
+    began = count.done
+    splits = _splits(source, staging, skip_bad, count, seen)
+    while not seen.settled():
+        seen.restart()
+        count.at(began)
+        for kept in staging.glob("*.npz"):
+            kept.unlink()
+        splits = _splits(source, staging, skip_bad, count, seen)
+    notes = (*source.notes, *seen.notes)
     skipped = tuple(sentence for split in STORED for sentence in splits[split].bad)
     for split in STORED:
         splits[split].bad.clear()  # they are not in the store
@@ -124,9 +133,10 @@ def _stage(source: Source, staging: Path, root: Path | None, skip_bad: int, coun
     task = replace(source.task, train=sizes["train"], val=sizes["val"], test=sizes["test"])
     for split in STORED:
         if not sizes[split]:
-            raise BadInput(f"none of the {split} images of {task.name} can be read")
+            copies = ", or all are copies of others" if seen.repeated or seen.unwanted else ""
+            raise BadInput(f"none of the {split} images of {task.name} can be read{copies}")
     report = checks.report(
-        task, source.task, splits, store.place(task.name, root), skipped, source.stand_in, source.notes
+        task, task if own else source.task, splits, store.place(task.name, root), skipped, source.stand_in, notes
     )
     checks.refuse_shared(report)
     stored = {
@@ -135,20 +145,32 @@ def _stage(source: Source, staging: Path, root: Path | None, skip_bad: int, coun
     }
     origin = {"kind": source.kind, "path": source.path, "key": source.key, "idat_tune": __version__}
     grouped = any(image.group for split in STORED for image in splits[split].images)
-    manifest = Manifest(task, stored, report.content_hash, origin, source.stand_in, skipped, source.notes, grouped)
+    manifest = Manifest(task, stored, report.content_hash, origin, source.stand_in, skipped, notes, grouped)
     for split in STORED:
-        (staging / f"{split}.npz").unlink()
+        (staging / f"{split}.npz").unlink(missing_ok=True)
     with files.whole(staging / store.MANIFEST) as file:
         file.write(store.to_json(manifest).encode())
     return report, manifest
 
 
-def _split(source: Source, split: str, staging: Path, skip_bad: int, count: _Count) -> Split:
+def _splits(source: Source, staging: Path, skip_bad: int, count: _Count, seen: Seen) -> dict[str, Split]:
+    splits: dict[str, Split] = {}
+    for split in STORED:
+        bad = sum(len(done.bad) for done in splits.values())
+        splits[split] = _split(source, split, staging, skip_bad - bad, count, seen)
+    return splits
+
+
+def _split(source: Source, split: str, staging: Path, skip_bad: int, count: _Count, seen: Seen) -> Split:
     """Write one split, unless an earlier import that was interrupted had finished it."""
     kept, path = staging / f"{split}.npz", staging / f"{split}.parquet"
     if kept.exists() and path.exists():
         count.at(count.done + source.sizes[split])
-        return Split.load(kept)
+        loaded = Split.load(kept)
+        for image in loaded.images:
+            seen.takes(image, split)
+        seen.repeated += source.sizes[split] - len(loaded.images) - len(loaded.bad)
+        return loaded
     written = Split([], [])
     about = {
         "format": store.FORMAT,
@@ -159,12 +181,16 @@ def _split(source: Source, split: str, staging: Path, skip_bad: int, count: _Cou
         "source": {"kind": source.kind, "path": source.path},
         "idat_tune": __version__,
     }
-    parquet.write(path, _readable(source.items(split), written, skip_bad, count), about)
-    written.save(kept)
+    takes = partial(seen.takes, split=split)
+    parquet.write(path, _readable(source.items(split), written, skip_bad, count, takes), about)
+    if not seen.dropped:  # what was dropped is not known to whoever goes on from here
+        written.save(kept)
     return written
 
 
-def _readable(items: Iterator[Item], written: Split, skip_bad: int, count: _Count) -> Iterator[Encoded]:
+def _readable(
+    items: Iterator[Item], written: Split, skip_bad: int, count: _Count, takes: Callable[[checks.Image], bool]
+) -> Iterator[Encoded]:
     for result in cache.in_order(_read, items):
         count.one()
         if isinstance(result, BadInput):
@@ -173,8 +199,9 @@ def _readable(items: Iterator[Item], written: Split, skip_bad: int, count: _Coun
                 raise BadInput(f"{result}; repair it, or leave out up to N such images with --skip-bad N")
             continue
         encoded, image = result
-        written.images.append(image)
-        yield encoded
+        if takes(image):
+            written.images.append(image)
+            yield encoded
 
 
 def _read(item: Item) -> tuple[Encoded, checks.Image] | BadInput:

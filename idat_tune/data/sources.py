@@ -32,7 +32,7 @@ class Choices:
     seed: int = 0  # of the random, stratified division
     path_column: str | None = None  # of a list; None means one of the usual names
     label_column: str | None = None
-    split_column: str | None = None
+    split_column: str | None = None  # "none" if no column is to be taken for it
     group_column: str | None = None  # rows of one value (patient, photo, burst) never stand in two splits
     group_pattern: str | None = None  # the same for files: a regular expression whose first group is the value
     drop_conflicts: bool = False  # leave out pictures that stand under two labels, instead of refusing them
@@ -53,6 +53,8 @@ class Source:
     notes: tuple[str, ...] = ()
     left_out: tuple[str, ...] = ()  # sentences that name the folders, file types and rows that were not taken
     class_counts: tuple[int, ...] = ()  # images per class in all splits, where they are known before reading
+    made: tuple[str, ...] = ()  # splits that were drawn at random; no picture of theirs may stand in another
+    drop_conflicts: bool = False  # leave out pictures of an own task that stand under two labels
 
 
 def key(*parts: Any) -> str:
@@ -74,19 +76,20 @@ def read_file(path: Path) -> bytes:
         raise BadInput(f"{path} cannot be read ({failure.strerror})") from None
 
 
-def safe(path: str, where: str) -> str:
+def safe(path: str, where: str, way_out: str = "") -> str:
     """`path` itself if it leads to something inside the folder it is relative to.
 
     Raises:
-        BadInput: it is absolute, empty, or climbs out; `where` names the file and line that has it.
+        BadInput: it is absolute, empty, or climbs out; `where` names the file and line that has it, `way_out` is
+            what else could be done.
     """
     parts = path.replace("\\", "/").split("/")
     if not path or "\0" in path:
         raise BadInput(f"{where}: no path")
     if parts[0] == "" or (len(parts[0]) == 2 and parts[0][1] == ":"):
-        raise BadInput(f"{where}: '{path}' is an absolute path; paths are relative to the folder of the list")
+        raise BadInput(f"{where}: '{path}' is an absolute path; paths are relative to the folder of the list{way_out}")
     if ".." in parts:
-        raise BadInput(f"{where}: '{path}' leads out of its folder; leave out '..'")
+        raise BadInput(f"{where}: '{path}' leads out of its folder; leave out '..'{way_out}")
     return path
 
 

@@ -74,9 +74,7 @@ def sources(
         raise BadInput(f"{failure.filename or path} cannot be read ({failure.strerror})") from None
 
 
-def _sources(
-    path: Path, names: list[str] | None, kind: str, any_size: bool, choices: Choices
-) -> list[Source]:
+def _sources(path: Path, names: list[str] | None, kind: str, any_size: bool, choices: Choices) -> list[Source]:
     kind = _recognised(path) if kind == "auto" else kind
     if path.is_file() != (kind == "list") and not (kind == "prepared" and path.is_file()):
         raise BadInput(f"{path} is a {'file' if path.is_file() else 'folder'}, which '{kind}' cannot be")
@@ -101,11 +99,13 @@ _OWN = {"images": folders.from_folder, "list": lists.from_list, "huggingface": h
 
 def _recognised(path: Path) -> str:
     if path.is_file():
-        if path.suffix.lower() in (".csv", ".tsv", ".parquet"):
+        if path.suffix.lower() in (".xlsx", ".xls", ".ods"):
+            raise BadInput(f"{path} is a spreadsheet; save it as CSV, then import that")
+        if path.suffix.lower() in lists.LISTS:
             return "list"
         if prepared.is_prepared(path):
             return "prepared"
-        raise BadInput(f"{path} is not a zip, a CSV, a TSV or a Parquet file")
+        raise BadInput(f"{path} is not a zip, nor a list ({', '.join(lists.LISTS)})")
     if prepared.is_prepared(path):
         return "prepared"
     if tfds.is_tfds(path):
