@@ -116,7 +116,7 @@ def test_what_is_no_image_by_its_name_is_passed_over_and_said(tmp_path):
     (source / "owl/.DS_Store").write_text("x")
     (source / "readme.md").write_text("x")
     (one,) = data.import_(source, ["birds"])
-    assert one.report.notes == ("1 files that are no images by their names were passed over",)
+    assert one.left_out == ("1 .DS_Store", "1 .md", "1 .txt")
 
 
 def test_classes_that_are_numbers_are_in_the_order_of_numbers(tmp_path):

@@ -207,10 +207,10 @@ def test_zip_entries_that_escape_are_refused(tmp_path, store):
     refused(tmp_path / "bad.zip", r"bad\.zip, entry '\.\./\.\./outside\.jpg': .* leads out")
 
 
-def test_a_zip_of_something_else_is_refused(tmp_path, store):
+def test_a_zip_of_something_else_is_no_prepared_copy(tmp_path, store):
     with zipfile.ZipFile(tmp_path / "birds.zip", "w") as archive:
         archive.writestr("owl/1.jpg", b"x")
-    refused(tmp_path / "birds.zip", r"no task in .*birds\.zip; .* must be unpacked first", names=["birds"])
+    refused(tmp_path / "birds.zip", r"no task in .*birds\.zip; expected <task>/train800\.txt", kind="prepared")
 
 
 def test_a_broken_zip_is_refused(dtd, tmp_path, store):

@@ -1,6 +1,6 @@
 """The commands about images: data import, verify, list."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -10,6 +10,7 @@ import typer
 
 from idat_tune.cli.shared import Json, app, console, print_json
 
+_MOST_SHOWN = 40  # of the kinds of things that were left out
 data_app = typer.Typer(help="Import, verify and list the images of tasks.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(data_app, name="data")
 
@@ -21,7 +22,9 @@ Folder = Annotated[Path | None, typer.Option("--data", metavar="DIR", help="The 
 
 @data_app.command("import")
 def import_(
-    source: Annotated[Path, typer.Option("--from", metavar="PATH", help="A prepared copy of VTAB-1K, or your images.")],
+    source: Annotated[
+        Path, typer.Option("--from", metavar="PATH", help="A folder, archive or list: VTAB-1K, or your images.")
+    ],
     task: Tasks = [],  # noqa: B006
     kind: Annotated[str, typer.Option(help="What PATH is, where it is not to be found out.")] = "auto",
     train_images: Annotated[int | None, typer.Option(metavar="N", help="Of your own task: train and val.")] = None,
@@ -37,6 +40,9 @@ def import_(
     group_pattern: Annotated[
         str | None, typer.Option(metavar="REGEX", help="The same from file names: what its first group matches.")
     ] = None,
+    layout: Annotated[
+        str, typer.Option(help="What your folders are: classes, splits (of classes) or parts (of classes, pooled).")
+    ] = "auto",
     drop_conflicts: Annotated[
         bool, typer.Option("--drop-conflicts", help="Leave out pictures that stand under two labels.")
     ] = False,
@@ -48,38 +54,43 @@ def import_(
         bool, typer.Option("--any-size", help="Accept other numbers of images than the table has.")
     ] = False,
     replace: Annotated[bool, typer.Option("--replace", help="Import again what is there already.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show what would be imported, and import nothing.")
+    ] = False,
     folder: Folder = None,
     as_json: Json = False,
 ) -> None:
-    """Import tasks: a prepared copy of VTAB-1K (folder or zip), or a folder, CSV or Parquet file of your own images."""
+    """Import tasks: a prepared copy of VTAB-1K, or a folder, zip, tar, CSV or Parquet file of your own images."""
     from idat_tune import data
 
+    choices: dict[str, Any] = {
+        "kind": kind,
+        "any_size": any_size,
+        "train_images": train_images,
+        "seed": seed,
+        "path_column": path_column,
+        "label_column": label_column,
+        "split_column": split_column,
+        "group_column": group_column,
+        "group_pattern": group_pattern,
+        "layout": layout,
+        "drop_conflicts": drop_conflicts,
+        "allow_outside": allow_outside,
+    }
+    if dry_run:
+        _show_planned(data.sources(source, task or None, **choices), as_json)
+        return
+    more: dict[str, Any] = {"skip_bad": skip_bad, "replace": replace, "folder": folder}
     with _progress("importing", as_json) as step:
-        imported = data.import_(
-            source,
-            task or None,
-            kind=kind,
-            train_images=train_images,
-            seed=seed,
-            skip_bad=skip_bad,
-            any_size=any_size,
-            path_column=path_column,
-            label_column=label_column,
-            split_column=split_column,
-            group_column=group_column,
-            group_pattern=group_pattern,
-            drop_conflicts=drop_conflicts,
-            allow_outside=allow_outside,
-            replace=replace,
-            folder=folder,
-            progress=step,
-        )
+        imported = data.import_(source, task or None, progress=step, **more, **choices)
     if as_json:
         print_json([_plain(found) for found in imported])
         return
     for found in imported:
         state = "was there already" if found.already else f"{found.images:,} images imported"
         typer.echo(f"{found.task.name}: {state}, in {found.where}")
+        sizes = {"train": found.task.train, "val": found.task.val, "test": found.task.test}
+        _show_taken(found.class_counts, sizes, found.left_out)
         if found.report:
             _show_report(found.report)
 
@@ -117,6 +128,46 @@ def list_(folder: Folder = None, as_json: Json = False) -> None:
     from idat_tune.screen import listing_table
 
     console().print(listing_table(listed, data.folder(folder)))
+
+
+def _show_planned(found: list[Any], as_json: bool) -> None:
+    """What sources would become, as far as it is known before the images are read."""
+    named = [
+        dict(zip(one.task.class_names or map(str, range(one.task.classes)), one.class_counts, strict=False))
+        for one in found
+    ]
+    if as_json:
+        print_json(
+            [
+                {
+                    "dry_run": True,
+                    "task": _plain(one.task),
+                    "images": sum(one.sizes.values()),
+                    "splits": dict(one.sizes),
+                    "class_counts": counts,
+                    "left_out": list(one.left_out),
+                    "notes": list(one.notes),
+                }
+                for one, counts in zip(found, named, strict=True)
+            ]
+        )
+        return
+    for one, counts in zip(found, named, strict=True):
+        typer.echo(f"{one.task.name}: {sum(one.sizes.values()):,} images would be imported from {one.path}")
+        _show_taken(counts, one.sizes, one.left_out)
+        for sentence in one.notes:
+            typer.echo(f"  {sentence}")
+
+
+def _show_taken(class_counts: Mapping[str, int], sizes: Mapping[str, int], left_out: Sequence[str]) -> None:
+    from idat_tune.data.sources import class_line
+
+    if class_counts:
+        typer.echo(f"  {class_line(class_counts)}")
+    typer.echo("  " + ", ".join(f"{split} {images:,}" for split, images in sizes.items()))
+    if left_out:
+        more = f", and {len(left_out) - _MOST_SHOWN:,} more (--json names all)" if len(left_out) > _MOST_SHOWN else ""
+        typer.echo(f"  left out: {', '.join(left_out[:_MOST_SHOWN])}{more}")
 
 
 def _show_report(report: Any) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -12,7 +12,7 @@ from idat_tune.data import cache, checks, files, parquet, store
 from idat_tune.data.checks import Report, Split
 from idat_tune.data.copies import Seen
 from idat_tune.data.parquet import Encoded
-from idat_tune.data.sources import Item, Source
+from idat_tune.data.sources import Item, Source, class_counts
 from idat_tune.data.store import STORED, Manifest, StoredSplit
 from idat_tune.errors import BadInput
 
@@ -28,6 +28,8 @@ class Imported:
     images: int  # in all splits
     already: bool  # it was there, from the same source; nothing was done
     report: Report | None  # none where it was there already
+    class_counts: Mapping[str, int]  # images of each class that are stored, in all splits
+    left_out: tuple[str, ...]  # the folders, file types and rows that were not taken, by name
 
 
 def store_all(
@@ -80,7 +82,7 @@ def _store(source: Source, root: Path | None, skip_bad: int, again: bool, count:
     with files.lock(home / ".locks" / f"{name}.lock"):
         there = None if again else _there(source, root)
         if there is not None:
-            return Imported(there.task, store.place(name, root), sum(source.sizes.values()), True, None)
+            return _imported(source, there.task, root, None)
         staging = home / ".partial" / f"{name}-{source.key}"
         for stale in (home / ".partial").glob(f"{name}-*"):
             if stale != staging or again:
@@ -97,7 +99,14 @@ def _store(source: Source, root: Path | None, skip_bad: int, again: bool, count:
             files.remove(staging)
             raise
         cache.forget(name, root)
-        return Imported(manifest.task, store.place(name, root), sum(report.images.values()), False, report)
+        return _imported(source, manifest.task, root, report)
+
+
+def _imported(source: Source, task: tasks.Task, root: Path | None, report: Report | None) -> Imported:
+    where = store.place(task.name, root)
+    labels = [label for split in STORED for label in parquet.labels(where / f"{split}.parquet")]
+    counts = class_counts(task, labels)
+    return Imported(task, where, len(labels), report is None, report, counts, source.left_out)
 
 
 def _there(source: Source, root: Path | None) -> Manifest | None:

@@ -85,6 +85,18 @@ def groups(path: Path) -> list[str | None]:
         raise BadInput(f"{path} cannot be read: {failure}") from None
 
 
+def labels(path: Path) -> list[int]:
+    """The labels of a split in order, without reading its images; raises BadInput where the file is damaged."""
+    import pyarrow as pa
+
+    try:
+        with _open(path) as file:
+            found: list[int] = file.read(columns=["label"]).column(0).to_pylist()
+            return found
+    except (pa.ArrowException, OSError) as failure:
+        raise BadInput(f"{path} cannot be read: {failure}") from None
+
+
 def about(path: Path) -> dict[str, Any]:
     """What the schema's metadata says of a split; empty where it says nothing."""
     with _open(path) as file:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ from typing import Any
 from idat_tune.data import pixels
 from idat_tune.errors import BadInput
 from idat_tune.tasks import Task
+
+_FEW = 12  # classes that are shown one by one
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,7 @@ class Choices:
     split_column: str | None = None  # "none" if no column is to be taken for it
     group_column: str | None = None  # rows of one value (patient, photo, burst) never stand in two splits
     group_pattern: str | None = None  # the same for files: a regular expression whose first group is the value
+    layout: str = "auto"  # what folders are: classes, splits that have those in them, or parts that are taken together
     drop_conflicts: bool = False  # leave out pictures that stand under two labels, instead of refusing them
     allow_outside: bool = False  # paths of a list may be absolute or climb out of its folder
 
@@ -51,7 +55,7 @@ class Source:
     items: Callable[[str], Iterator[Item]]  # of a split, in order
     stand_in: bool = False  # sizes differ from the benchmark's
     notes: tuple[str, ...] = ()
-    left_out: tuple[str, ...] = ()  # sentences that name the folders, file types and rows that were not taken
+    left_out: tuple[str, ...] = ()  # the folders, file types and rows that were not taken, by name
     class_counts: tuple[int, ...] = ()  # images per class in all splits, where they are known before reading
     made: tuple[str, ...] = ()  # splits that were drawn at random; no picture of theirs may stand in another
     drop_conflicts: bool = False  # leave out pictures of an own task that stand under two labels
@@ -60,6 +64,22 @@ class Source:
 def key(*parts: Any) -> str:
     """A short digest of what an import was asked for."""
     return hashlib.sha256(json.dumps(parts, default=str).encode()).hexdigest()[:16]
+
+
+def class_line(counts: Mapping[str, int]) -> str:
+    """The classes and how many images each has, in one line; of many only the largest and the smallest."""
+    most = sorted(counts, key=lambda name: -counts[name])
+    if len(counts) <= _FEW:
+        return f"{len(counts)} classes: " + ", ".join(f"{name} {counts[name]:,}" for name in most)
+    first, last = (", ".join(f"{name} {counts[name]:,}" for name in some) for some in (most[:3], most[-3:]))
+    return f"{len(counts):,} classes: the largest {first}; the smallest {last}"
+
+
+def class_counts(task: Task, labels: Iterable[int]) -> dict[str, int]:
+    """How often each class of a task occurs, by its name, or by its number where it has none."""
+    counts = Counter(labels)
+    names = task.class_names or [str(label) for label in range(task.classes)]
+    return {name: counts[label] for label, name in enumerate(names)}
 
 
 def read_file(path: Path) -> bytes:

@@ -11,8 +11,8 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from idat_tune.data import columns
-from idat_tune.data.folders import SUFFIXES
 from idat_tune.data.labels import shown
+from idat_tune.data.trees import SUFFIXES
 from idat_tune.errors import BadInput
 
 _DELIMITERS = ",;\t|"
