@@ -5,6 +5,7 @@ from __future__ import annotations
 import tarfile
 import tempfile
 import threading
+import weakref
 import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -241,32 +242,35 @@ def _members(opened: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
 
 
 def _plain(archive: Archive) -> IO[bytes]:
-    """The tar itself, or what it is packed from in a file that is gone when it is closed."""
+    """The tar itself, or what it is packed from in a file without a name; closed when the archive is forgotten."""
     opened = archive.path.open("rb")
+    weakref.finalize(archive, opened.close)
     packing = _packing(opened.read(6))
     opened.seek(0)
     if packing is None:
         return opened
-    unpacked = tempfile.TemporaryFile()  # noqa: SIM115 - it lives as long as the archive
     written = 0
-    with opened, _unpacker(packing, opened) as source:
-        while True:
-            try:
-                piece = source.read(2**20)
-            except Exception as failure:  # zlib, lzma and end of file errors
-                raise BadInput(f"{archive.path} is not a whole {packing} file ({failure}); get it again") from None
-            if not piece:
-                break
-            _check_total(archive, written := written + len(piece))
-            try:
-                unpacked.write(piece)
-            except OSError as failure:
-                raise IdatError(
-                    f"{archive.path} cannot be unpacked in {tempfile.gettempdir()} ({failure.strerror}); make room, "
-                    "or name another folder with TMPDIR"
-                ) from None
-    unpacked.seek(0)
+    try:
+        unpacked = tempfile.TemporaryFile()  # noqa: SIM115 - it lives as long as the archive
+        weakref.finalize(archive, unpacked.close)
+        with _unpacker(packing, opened) as source:
+            while piece := _piece(archive.path, source):
+                written += unpacked.write(piece)
+                _check_total(archive, written)
+        unpacked.seek(0)
+    except OSError as failure:
+        raise IdatError(
+            f"{archive.path} cannot be unpacked in the folder of temporary files ({failure.strerror}); make room, or "
+            "name another folder with TMPDIR"
+        ) from None
     return unpacked
+
+
+def _piece(path: Path, source: IO[bytes]) -> bytes:
+    try:
+        return source.read(2**20)
+    except Exception as failure:  # zlib, lzma, end of file and operating system errors
+        raise BadInput(f"{path} is broken ({failure}); get it again") from None
 
 
 def _unpacker(packing: str, file: IO[bytes]) -> IO[bytes]:

@@ -2,22 +2,14 @@
 
 from __future__ import annotations
 
-import re
-import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from idat_tune.data.own import SPLITS_BY_NAME
+from idat_tune.data.names import folded, is_split, no_class, split_of
 from idat_tune.data.trees import Folder, LeftOut, number, printable, some
 from idat_tune.errors import BadInput
 
 LAYOUTS = ("auto", "classes", "splits", "parts")
-_SPLIT_WORDS = "|".join(sorted(SPLITS_BY_NAME, key=len, reverse=True))
-# Words that may stand beside that of a split, as in train_images, 'Training Set', testset and val2017.
-_PLAIN = re.compile("sets?|data|datasets?|images?|imgs?|pictures|photos|split|folder|files")
-_FUSED = re.compile(f"({_SPLIT_WORDS})(?:{_PLAIN.pattern})")
-# Words of folders beside splits that are no class: images without labels, or shown for a taste.
-_NO_CLASS = re.compile("preds?|predict|predictions?|unlabell?ed|inference|demo|examples?|samples?|submission")
 
 
 @dataclass(frozen=True)
@@ -71,11 +63,13 @@ def find(root: Folder, where: str, layout: str, left: LeftOut) -> Layout:
     if layout == "classes":
         _take_classes(base, found)
     elif layout == "parts":
-        found.parts += [
-            Part(None, name, inner) for part in base.inner().values() for name, inner in part.inner().items()
-        ]
+        for one in base.inner().values():
+            found.parts += [Part(None, name, folder) for name, folder in one.inner().items()]
     elif layout == "splits":
-        _take_splits(*_sorted(base, certain=False), found)
+        splits, others = _sorted(base, certain=True)
+        if not any(split.classes for split in splits):
+            splits, others = _sorted(base, certain=False)
+        _take_splits(splits, others, found)
     else:
         splits, others = _sorted(base, certain=True)
         _check(splits, others, where)
@@ -87,28 +81,10 @@ def find(root: Folder, where: str, layout: str, left: LeftOut) -> Layout:
                 found.notes.append(f"taken as classes, as no class folders are in them: {_names(splits)}")
             _take_undivided(base, found, where)
     if not found.parts:
-        raise BadInput(
-            f"{where} has no folders as --layout {layout} wants them; it has: {_some(base.inner().values())}"
-        )
+        there = _some(base.inner().values())
+        raise BadInput(f"{where} has no folders such as --layout {layout} wants; it has: {there}")
     _account(base, found, left)
     return found
-
-
-def split_of(name: str) -> tuple[str, bool] | None:
-    """The split that a folder's name tells, and whether it can hardly be anything else.
-
-    train, Test and valid tell it for sure, as do train_images and val2017; seg_train might also be a class.
-    """
-    words = [match.group(1) if (match := _FUSED.fullmatch(word)) else word for word in _words(name)]
-    splits = {SPLITS_BY_NAME[word] for word in words if word in SPLITS_BY_NAME}
-    if len(splits) != 1:
-        return None
-    return splits.pop(), all(word in SPLITS_BY_NAME or _PLAIN.fullmatch(word) for word in words)
-
-
-def folded(name: str) -> str:
-    """A name without what people write now so, now so: case, spaces, the form of accents."""
-    return " ".join(unicodedata.normalize("NFKC", name).casefold().split())
 
 
 def _unwrapped(base: Folder, left: LeftOut) -> Folder:
@@ -116,7 +92,7 @@ def _unwrapped(base: Folder, left: LeftOut) -> Folder:
     while len(inner := base.inner()) == 1:
         (only,) = inner.values()
         within = only.inner()
-        if not within or (_sure(only.name) and not all(_sure(name) for name in within)):
+        if not within or (is_split(only.name) and not all(is_split(name) for name in within)):
             return base  # a lone train/ is a split, a lone test/ with train/ and val/ in it is not
         _leave(base, left, {only.name})
         base = only
@@ -145,7 +121,7 @@ def _sorted(base: Folder, certain: bool) -> tuple[list[_Split], list[Folder]]:
 def _classes(split: Folder, splits: Iterable[str], inner: dict[str, Folder]) -> dict[str, Folder]:
     """The class folders of a split; they may be wrapped, as in seg_train/seg_train/.
 
-    test/unknown/ and test/test/ have no labels where other splits have several classes, and none of that name.
+    test/unknown/ has no labels where other splits have several classes, and none of that name; nor has test/test/.
     """
     known: set[str] = set()
     for name in splits:
@@ -158,7 +134,7 @@ def _classes(split: Folder, splits: Iterable[str], inner: dict[str, Folder]) -> 
         if folded(only.name) in known:
             break
         if not only.inner():
-            return {} if known else below
+            return {} if known or split_of(only.name) else below
         split = only
     return below
 
@@ -166,7 +142,7 @@ def _classes(split: Folder, splits: Iterable[str], inner: dict[str, Folder]) -> 
 def _check(splits: list[_Split], others: list[Folder], where: str) -> None:
     """Raises BadInput where folders called like splits can be read in two ways."""
     unsure = [folder for folder in others if split_of(folder.name) and folder.inner()]
-    strangers = [folder for folder in others if not _no_class(folder.name)]
+    strangers = [folder for folder in others if not no_class(folder.name)]
     labelled = [split for split in splits if split.classes]
     flat = [split for split in splits if not split.classes]
     if not labelled:
@@ -175,8 +151,8 @@ def _check(splits: list[_Split], others: list[Folder], where: str) -> None:
             raise _unclear(where, f"{_some(unsure)} may be a split")
         if flat and not others:
             raise BadInput(
-                f"{_names(flat)} in {where} have images but no class folders: as splits they have no labels; if they "
-                "are the classes, say --layout classes"
+                f"{where} has no class folders in {_names(flat)}: as splits they have no labels; if they are the "
+                "classes, say --layout classes"
             )
         if tests and len(others) + len(flat) - len(tests) > 1:
             raise _unclear(where, f"{_names(tests)} may be images without labels, to be left out")
@@ -190,8 +166,8 @@ def _check(splits: list[_Split], others: list[Folder], where: str) -> None:
         twins = [other for other in splits if other.name == split.name]
         if len(twins) > 1:
             raise BadInput(
-                f"{_names(twins)} in {where} would all be {split.name}: --layout splits joins them; else move away what "
-                "does not belong, or say --layout classes if they are classes"
+                f"{_names(twins)} in {where} would all be {split.name}: --layout splits joins them, --layout classes "
+                "takes each folder as a class; or move away what does not belong"
             )
         rest = {label for other in labelled if other.name != split.name for label in other.labels}
         if rest and not rest & split.labels:
@@ -221,17 +197,18 @@ def _undivided_if_alone(found: Layout) -> None:
 def _take_undivided(base: Folder, found: Layout, where: str) -> None:
     """Folders that are no splits: the classes, unless that is not sure."""
     inner = base.inner()
-    below = {name: folder for folder in inner.values() for name, folder in folder.inner().items()}
-    if below and all(map(_sure, below)) and not any(folder.images for folder in inner.values()):
-        if any(folder.inner() for folder in below.values()):
+    below = {name for folder in inner.values() for name in folder.inner()}
+    if below and all(map(is_split, below)) and not any(folder.images for folder in inner.values()):
+        if any(deeper.inner() for folder in inner.values() for deeper in folder.inner().values()):
             raise BadInput(f"{where} has several sets with splits of their own: {_some(inner.values())}; import one")
         for label, folder in inner.items():
-            found.parts += [Part(_split(name), label, split) for name, split in folder.inner().items()]
+            told = {name: split[0] for name in folder.inner() if (split := split_of(name))}
+            found.parts += [Part(split, label, folder.folders[name]) for name, split in told.items()]
         found.notes.append(f"splits were found within the classes: {printable(some(sorted(below)))}")
         _undivided_if_alone(found)
         return
     _take_classes(base, found)
-    lower = f"--layout parts the {len(below)} in them ({printable(some(sorted(below)))})"
+    lower = f"--layout parts those in them ({len(below):,}: {printable(some(sorted(below)))})"
     _check_depth(found, where, "--layout classes", lower)
     nested = [f"{folder.path}/{name}" for folder in inner.values() for name in folder.inner()]
     if nested:
@@ -248,7 +225,7 @@ def _check_depth(found: Layout, where: str, upper: str, lower: str) -> None:
     if not any(folder.images for folder in folders.values()) and any(len(one.inner()) > 1 for one in folders.values()):
         raise BadInput(
             f"the classes in {where} can be read in two ways, as all images lie in folders within folders: {upper} "
-            f"takes the {len(folders)} upper ones as classes ({printable(some(sorted(folders)))}), {lower}"
+            f"takes the upper ones as classes ({len(folders):,}: {printable(some(sorted(folders)))}), {lower}"
         )
 
 
@@ -280,27 +257,6 @@ def _leave(folder: Folder, left: LeftOut, taken: set[str]) -> None:
             left.folder(below.path, below.files())
 
 
-def _sure(name: str) -> bool:
-    split = split_of(name)
-    return split is not None and split[1]
-
-
-def _split(name: str) -> str:
-    split = split_of(name)
-    assert split is not None
-    return split[0]
-
-
-def _no_class(name: str) -> bool:
-    return any(map(_NO_CLASS.fullmatch, _words(name)))
-
-
-def _words(name: str) -> list[str]:
-    """The words of a name, in small letters; trainImages has two."""
-    spaced = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", unicodedata.normalize("NFKC", name))
-    return re.findall(r"[^\W\d_]+", spaced.lower())
-
-
 def _names(splits: Iterable[_Split]) -> str:
     return _some(split.folder for split in splits)
 
@@ -315,9 +271,14 @@ def _unclear(where: str, what: str) -> BadInput:
 
 def _nothing(base: Folder, where: str) -> str:
     expected = "expected a folder for each class, or train/, val/ and test/ with those"
+    hint = ""
+    if any(base.others[kind] for kind in (".csv", ".tsv", ".parquet")):
+        hint = "; there is a table in it, which is imported by its own name"
+    elif any(base.others[kind] for kind in (".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz")):
+        hint = "; there is an archive in it, which is imported by its own name"
     if not base.images:
-        return f"no images in {where}; {expected}"
+        return f"no images in {where}; {expected}{hint}"
     return (
-        f"the {number(len(base.images), 'image')} in {where} lie in no class folders, so they have no labels; "
-        f"{expected}, or a list of paths and labels (--from LIST.csv)"
+        f"{number(len(base.images), 'image')} in {where}, but no class folders, so they have no labels; "
+        f"{expected}, or a list of paths and labels{hint}"
     )

@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from idat_tune import tasks
-from idat_tune.data import archives, folders, huggingface, importing, layouts, lists, official, prepared, store, tfds
+from idat_tune.data import (
+    archives,
+    folders,
+    huggingface,
+    importing,
+    layouts,
+    lists,
+    official,
+    prepared,
+    store,
+    tfds,
+    trees,
+)
 from idat_tune.data.importing import Imported, Progress
 from idat_tune.data.sources import Choices, Source
 from idat_tune.errors import BadInput, unknown
@@ -89,8 +102,7 @@ def _sources(path: Path, names: list[str] | None, kind: str, any_size: bool, cho
     archive = path.is_file() and kind in ("prepared", "images") and archives.form(path) is not None
     if path.is_file() != (kind == "list") and not archive:
         raise BadInput(f"{path} is a {'file' if path.is_file() else 'folder'}, which '{kind}' cannot be")
-    if kind != "images" and (choices.layout != "auto" or choices.group_pattern is not None):
-        raise BadInput(f"--layout and --group-pattern are for folders and archives of images, and {path} is none")
+    _check_fit(path, kind, choices)
     if kind == "prepared":
         return prepared.find(path, names, any_size)
     if kind == "tfds":
@@ -123,7 +135,33 @@ def _recognised(path: Path) -> str:
         return "prepared"
     if tfds.is_tfds(path):
         return "tfds"
-    return "huggingface" if huggingface.is_huggingface(path) else "images"
+    if not huggingface.is_huggingface(path):
+        return "images"
+    if trees.scan(path)[0].has_images():
+        raise BadInput(
+            f"{path} has images and tables (Arrow, Parquet): say which to import with --kind images or --kind "
+            "huggingface, or name the table itself"
+        )
+    return "huggingface"
+
+
+def _check_fit(path: Path, kind: str, choices: Choices) -> None:
+    """Raises BadInput for a choice that does nothing for this kind of source."""
+    for field in fields(Choices):
+        if getattr(choices, field.name) != field.default and field.name in _UNFIT[kind]:
+            option = "--" + field.name.replace("_", "-")
+            raise BadInput(f"{option} does nothing for {path}, which is read as '{kind}'; leave it out")
+
+
+_COLUMNS = frozenset({"path_column", "label_column", "split_column", "group_column", "allow_outside"})
+_ALL = frozenset(field.name for field in fields(Choices))
+_UNFIT: dict[str, frozenset[str]] = {
+    "images": _COLUMNS,
+    "list": frozenset({"layout"}),
+    "huggingface": frozenset({"layout"}),
+    "prepared": _ALL,
+    "tfds": _ALL,
+}
 
 
 def _benchmark(name: str) -> Task:
