@@ -44,6 +44,10 @@ class Archive:
     folders: list[str] = field(default_factory=list)
     odd: Counter[str] = field(default_factory=Counter)  # entries that are neither, by kind
 
+    def show(self, name: str) -> str:
+        """An entry as messages name it."""
+        return f"{self.path}/{trees.printable(name)}"
+
     def read(self, name: str) -> bytes:
         """The bytes of an image or a list in it.
 
@@ -52,7 +56,7 @@ class Archive:
         """
         entry = self.entries[name]
         if entry.size > pixels.MAX_BYTES:
-            raise BadInput(f"{self.path}/{name} has more than the {pixels.MAX_BYTES:,} bytes an image may have")
+            raise BadInput(f"{self.show(name)} has more than the {pixels.MAX_BYTES:,} bytes an image may have")
         return self._bytes(name)
 
     def head(self, name: str) -> bytes:
@@ -66,9 +70,10 @@ class Archive:
         try:
             found = self.entries[name].read(*most)
         except Exception as failure:  # zlib, lzma, struct, zipfile and operating system errors
-            raise BadInput(f"{self.path}/{name} cannot be read: {failure or 'it is cut short'}") from None
+            why = trees.printable(str(failure)) or "it is cut short"
+            raise BadInput(f"{self.show(name)} cannot be read: {why}") from None
         if not most and len(found) != self.entries[name].size:
-            raise BadInput(f"{self.path}/{name} cannot be read: it is cut short")
+            raise BadInput(f"{self.show(name)} cannot be read: it is cut short")
         return found
 
 
@@ -126,7 +131,7 @@ def scan(path: Path) -> tuple[Folder, LeftOut]:
         if folder is None:
             hidden[_hidden(above) or ""] += 1
             continue
-        image = Image(name, f"{path}/{name}", archive.entries[name].size, partial(archive.read, name))
+        image = Image(name, archive.show(name), archive.entries[name].size, partial(archive.read, name))
         trees.add(folder, last, image, partial(archive.head, name))
     for name, files in hidden.items():
         left.folder(name.rpartition("/")[2], files)
@@ -165,7 +170,7 @@ def _read_zip(archive: Archive) -> None:
         opened = zipfile.ZipFile(path)
         listed = opened.infolist()
     except Exception as failure:  # BadZipFile, and what broken fields lead to
-        raise BadInput(f"{path} is not a whole zip file ({failure}); get it again") from None
+        raise BadInput(f"{path} is not a whole zip file ({trees.printable(str(failure))}); get it again") from None
     for info in listed:
         _check(archive, len(listed), info.filename)
         written = _decoded(info).replace("\\", "/")  # as some programs on Windows write them
@@ -175,9 +180,9 @@ def _read_zip(archive: Archive) -> None:
         elif (info.external_attr >> 28) == 0xA:  # the type of file on Unix
             archive.odd["links"] += 1
         elif info.flag_bits & 1:
-            raise BadInput(f"{path} is encrypted ({name}); unpack it with its password and import the folder")
+            raise BadInput(f"{archive.show(name)} is encrypted; unpack {path} with its password and import the folder")
         elif info.compress_type not in _ZIP_METHODS:
-            raise BadInput(f"{path} is packed in a way that cannot be read ({name}); unpack it and import the folder")
+            raise BadInput(f"{archive.show(name)} is packed in a way that cannot be read; unpack it, import the folder")
         else:
             _enter(archive, name, Entry(info.file_size, partial(_zipped, opened, info)))
     _check_total(archive, sum(entry.size for entry in archive.entries.values()))
@@ -227,7 +232,7 @@ def _read_tar(archive: Archive) -> None:
     except BadInput:
         raise
     except Exception as failure:  # TarError, and what broken fields lead to
-        raise BadInput(f"{path} is not a whole tar file ({failure}); get it again") from None
+        raise BadInput(f"{path} is not a whole tar file ({trees.printable(str(failure))}); get it again") from None
 
 
 def _members(opened: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
