@@ -1,16 +1,21 @@
 """Folders of images as people have them: which are splits, which are classes, and what is left out by name."""
 
+import json
 import os
 import re
 import sys
 import unicodedata
 
+import numpy as np
 import pytest
+from conftest import command
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from vtab import jpeg, picture
 
-from idat_tune.data import layouts, sources
+from idat_tune.data import import_, layouts, sources
 from idat_tune.data.names import split_of
+from idat_tune.data.sources import class_line
 from idat_tune.data.trees import Folder, Image, LeftOut
 from idat_tune.errors import BadInput
 
@@ -27,8 +32,7 @@ def lay(root, folders):
 def read(path, **choices):
     """Classes with their numbers of images, images per split and what was left out, of the one task at `path`."""
     (source,) = sources(path, ["birds"], **choices)
-    counts = dict(zip(source.task.class_names, source.class_counts, strict=True))
-    return counts, source.sizes, source.left_out, source.notes
+    return source.counts_by_name(), source.sizes, source.left_out, source.notes
 
 
 def refused(path, what, **choices):
@@ -97,9 +101,9 @@ def test_a_val_split_of_another_name_is_val(tmp_path):
 
 def test_class_names_may_be_written_otherwise_in_another_split(tmp_path):
     other = unicodedata.normalize("NFD", "Käfer")
-    folders = {"seg_train/Käfer": 5, "seg_train/dog": 5, f"seg_test/{other}": 5, "seg_test/Dog ": 5}
+    folders = {"seg_train/Käfer": 5, "seg_train/dog": 5, f"seg_test/{other}": 5}
     (source,) = sources(lay(tmp_path, folders), ["birds"])
-    assert source.sizes["test"] == 10
+    assert source.sizes["test"] == 5
 
 
 # Classes that are called like splits
@@ -247,7 +251,7 @@ def test_splits_within_class_folders_are_splits(tmp_path):
     counts, sizes, _, notes = read(lay(tmp_path, {"cat/train": 10, "cat/test": 5, "dog/train": 10, "dog/test": 5}))
     assert counts == {"cat": 15, "dog": 15}
     assert sizes == {"train": 16, "val": 4, "test": 10}
-    assert notes == ("splits were found within the classes: test, train",)
+    assert notes[0] == "splits were found within the classes: test, train"
 
 
 def test_several_sets_with_splits_are_not_taken_for_classes(tmp_path):
@@ -386,6 +390,64 @@ def test_images_beside_a_table_are_not_taken_for_a_data_set(tmp_path):
     (tmp_path / "meta.parquet").write_bytes(b"x")
     refused(tmp_path, "say which to import with --kind images or --kind huggingface")
     assert read(tmp_path, kind="images")[2] == ("1 .parquet",)
+
+
+# What is shown
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """Real images, and things beside them."""
+    rng = np.random.default_rng(0)
+    for label, (name, count) in enumerate({"cep": 12, "chanterelle": 8}.items()):
+        for i in range(count):
+            lay(tmp_path / "photos", {name: 0})
+            (tmp_path / "photos" / name / f"{i}.jpg").write_bytes(jpeg(picture(rng, label, 2, 16)))
+    for i in range(3):
+        (tmp_path / f"photos/cep/{i}.txt").write_text("x")
+    return lay(tmp_path / "photos", {"@eaDir": 6, "bird": 0})
+
+
+def test_a_dry_run_shows_what_an_import_then_does(photos, tmp_path):
+    store = {"IDAT_TUNE_DATA": str(tmp_path / "store")}
+    line = ["data", "import", "--from", photos, "--task", "mushrooms"]
+    planned = command(*line, "--dry-run", **store)
+    assert planned.stdout.splitlines() == [
+        f"mushrooms: 20 images would be imported from {photos}",
+        "  2 classes: cep 12, chanterelle 8",
+        "  train 13, val 3, test 4",
+        "  left out: 3 .txt, folder @eaDir (6 files), folder bird (0 files)",
+    ]
+    assert not (tmp_path / "store").exists()
+    for state in ("20 images imported", "was there already"):
+        done = command(*line, **store)
+        assert done.stdout.splitlines()[0].startswith(f"mushrooms: {state}")
+        assert done.stdout.splitlines()[1:4] == planned.stdout.splitlines()[1:4]
+
+
+def test_a_dry_run_says_the_same_in_json(photos, tmp_path):
+    done = command("data", "import", "--from", photos, "--task", "mushrooms", "--dry-run", "--json")
+    (planned,) = json.loads(done.stdout)
+    assert planned["dry_run"] is True
+    assert planned["class_counts"] == {"cep": 12, "chanterelle": 8}
+    assert planned["splits"] == {"train": 13, "val": 3, "test": 4}
+    assert planned["left_out"] == ["3 .txt", "folder @eaDir (6 files)", "folder bird (0 files)"]
+
+
+def test_counts_after_an_import_are_of_what_was_stored(photos, tmp_path):
+    (photos / "cep/0.jpg").write_bytes(b"spoilt")
+    (photos / "cep/2.jpg").write_bytes((photos / "cep/1.jpg").read_bytes())
+    for _ in range(2):
+        (one,) = import_(photos, ["mushrooms"], skip_bad=1, folder=tmp_path / "store")
+        assert one.class_counts == {"cep": 10, "chanterelle": 8}
+        assert one.images == 18
+
+
+def test_of_many_classes_the_largest_and_the_smallest_are_shown():
+    line = class_line({f"c{i}": 1000 + i for i in range(397)})
+    assert (
+        line == "397 classes: the largest c396 1,396, c395 1,395, c394 1,394; the smallest c2 1,002, c1 1,001, c0 1,000"
+    )
 
 
 # Whatever there is

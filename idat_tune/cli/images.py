@@ -132,38 +132,35 @@ def list_(folder: Folder = None, as_json: Json = False) -> None:
 
 def _show_planned(found: list[Any], as_json: bool) -> None:
     """What sources would become, as far as it is known before the images are read."""
-    named = [
-        dict(zip(one.task.class_names or map(str, range(one.task.classes)), one.class_counts, strict=False))
-        for one in found
+    planned = [
+        {
+            "dry_run": True,
+            "task": _plain(source.task),
+            "images": sum(source.sizes.values()),
+            "splits": dict(source.sizes),
+            "class_counts": source.counts_by_name(),
+            "left_out": list(source.left_out),
+            "notes": list(source.notes),
+            "path": source.path,
+        }
+        for source in found
     ]
     if as_json:
-        print_json(
-            [
-                {
-                    "dry_run": True,
-                    "task": _plain(one.task),
-                    "images": sum(one.sizes.values()),
-                    "splits": dict(one.sizes),
-                    "class_counts": counts,
-                    "left_out": list(one.left_out),
-                    "notes": list(one.notes),
-                }
-                for one, counts in zip(found, named, strict=True)
-            ]
-        )
+        print_json(planned)
         return
-    for one, counts in zip(found, named, strict=True):
-        typer.echo(f"{one.task.name}: {sum(one.sizes.values()):,} images would be imported from {one.path}")
-        _show_taken(counts, one.sizes, one.left_out)
-        for sentence in one.notes:
+    for one in planned:
+        typer.echo(f"{one['task']['name']}: {one['images']:,} images would be imported from {one['path']}")
+        _show_taken(one["class_counts"], one["splits"], one["left_out"])
+        for sentence in one["notes"]:
             typer.echo(f"  {sentence}")
 
 
 def _show_taken(class_counts: Mapping[str, int], sizes: Mapping[str, int], left_out: Sequence[str]) -> None:
     from idat_tune.data.sources import class_line
+    from idat_tune.data.trees import printable
 
     if class_counts:
-        typer.echo(f"  {class_line(class_counts)}")
+        typer.echo(f"  {printable(class_line(class_counts))}")
     typer.echo("  " + ", ".join(f"{split} {images:,}" for split, images in sizes.items()))
     if left_out:
         more = f", and {len(left_out) - _MOST_SHOWN:,} more (--json names all)" if len(left_out) > _MOST_SHOWN else ""

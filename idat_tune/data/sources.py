@@ -60,6 +60,10 @@ class Source:
     made: tuple[str, ...] = ()  # splits that were drawn at random; no picture of theirs may stand in another
     drop_conflicts: bool = False  # leave out pictures of an own task that stand under two labels
 
+    def counts_by_name(self) -> dict[str, int]:
+        """Images of each class in all splits; empty where they are not known before reading."""
+        return dict(zip(_names(self.task), self.class_counts, strict=True)) if self.class_counts else {}
+
 
 def key(*parts: Any) -> str:
     """A short digest of what an import was asked for."""
@@ -78,8 +82,11 @@ def class_line(counts: Mapping[str, int]) -> str:
 def class_counts(task: Task, labels: Iterable[int]) -> dict[str, int]:
     """How often each class of a task occurs, by its name, or by its number where it has none."""
     counts = Counter(labels)
-    names = task.class_names or [str(label) for label in range(task.classes)]
-    return {name: counts[label] for label, name in enumerate(names)}
+    return {name: counts[label] for label, name in enumerate(_names(task))}
+
+
+def _names(task: Task) -> tuple[str, ...]:
+    return task.class_names or tuple(map(str, range(task.classes)))
 
 
 def read_file(path: Path) -> bytes:
