@@ -88,6 +88,7 @@ def test_splits_are_known_by_their_names_and_the_classes_in_them(tmp_path, train
         ("train_test", None),
         ("devices", None),
         ("bus", None),
+        ("trainval", ("train", True)),
     ],
 )
 def test_only_whole_words_tell_a_split(name, split):
@@ -124,7 +125,8 @@ def test_names_that_only_have_a_split_s_word_in_them_are_classes_without_a_word(
 
 
 def test_a_test_folder_among_classes_may_be_unlabelled_images_so_it_is_asked(tmp_path):
-    lay(tmp_path, {"cat": 10, "dog": 10, "test": 6})
+    refused(lay(tmp_path / "other", {"cat": 10, "dog": 10, "val": 6}), "two ways: val may be images without labels")
+    tmp_path = lay(tmp_path / "set", {"cat": 10, "dog": 10, "test": 6})
     refused(tmp_path, r"two ways: test may be images without labels.*--layout splits.*a class \(--layout classes\)")
     assert read(tmp_path, layout="classes")[0] == {"cat": 10, "dog": 10, "test": 6}
     counts, _, left_out, _ = read(tmp_path, layout="splits")
@@ -230,9 +232,22 @@ def test_what_lies_beside_a_wrapped_set_is_named(tmp_path):
 
 def test_folders_within_folders_may_be_upper_or_lower_classes(tmp_path):
     lay(tmp_path, {"animals/cat": 5, "animals/dog": 5, "vehicles/bus": 5, "vehicles/car": 5})
-    refused(tmp_path, r"--layout classes takes .* \(2: animals, vehicles\), --layout parts those in them \(4: bus,")
+    refused(
+        tmp_path,
+        r"animals holds .* \(cat, dog\): --layout classes takes animals as one class among 2; .*--layout parts",
+    )
     assert set(read(tmp_path, layout="classes")[0]) == {"animals", "vehicles"}
     assert set(read(tmp_path, layout="parts")[0]) == {"bus", "car", "cat", "dog"}
+
+
+@pytest.mark.parametrize("extra", ["test", "test/test", "thumbs"])
+def test_a_wrapped_set_with_something_beside_it_is_not_taken_for_a_class(tmp_path, extra):
+    for kind in (
+        {"set/set/train/cat": 5, "set/set/train/dog": 5, "set/set/valid/cat": 5},
+        {"set/cat": 5, "set/dog": 5},
+    ):
+        lay(tmp_path / str(len(kind)), kind | {extra: 6})
+        refused(tmp_path / str(len(kind)), r"set holds folders of images \((train, valid|cat, dog)\)")
 
 
 def test_parts_of_a_set_that_share_classes_are_asked_about_and_pooled(tmp_path):
@@ -243,7 +258,7 @@ def test_parts_of_a_set_that_share_classes_are_asked_about_and_pooled(tmp_path):
 
 def test_upper_and_lower_classes_within_splits_are_asked_about(tmp_path):
     lay(tmp_path, {f"{split}/{letter}/{letter}{i}": 4 for split in ("train", "test") for letter in "ab" for i in "12"})
-    refused(tmp_path, r"--layout splits takes the upper ones as classes \(2: a, b\)")
+    refused(tmp_path, r"/a holds .* \(a1, a2\): --layout splits takes a as one class among 2; .* move what")
     assert set(read(tmp_path, layout="splits")[0]) == {"a", "b"}
 
 

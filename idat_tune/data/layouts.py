@@ -75,7 +75,7 @@ def find(root: Folder, where: str, layout: str, left: LeftOut) -> Layout:
         _check(splits, others, where)
         if any(split.classes for split in splits):
             _take_splits(splits, others, found)
-            _check_depth(found, where, "--layout splits", "if the lower ones are, move them up")
+            _check_depth(found, where, "--layout splits", "move what is in it up")
         else:
             if splits:
                 found.notes.append(f"taken as classes, as no class folders are in them: {_names(splits)}")
@@ -146,7 +146,7 @@ def _check(splits: list[_Split], others: list[Folder], where: str) -> None:
     labelled = [split for split in splits if split.classes]
     flat = [split for split in splits if not split.classes]
     if not labelled:
-        tests = [split for split in flat if split.name == "test"]
+        tests = [split for split in flat if split.name != "train" and folded(split.folder.name) != "dev"]
         if unsure:
             raise _unclear(where, f"{_some(unsure)} may be a split")
         if flat and not others:
@@ -208,8 +208,7 @@ def _take_undivided(base: Folder, found: Layout, where: str) -> None:
         _undivided_if_alone(found)
         return
     _take_classes(base, found)
-    lower = f"--layout parts those in them ({len(below):,}: {printable(some(sorted(below)))})"
-    _check_depth(found, where, "--layout classes", lower)
+    _check_depth(found, where, "--layout classes", "--layout parts takes the folders in each as classes")
     nested = [f"{folder.path}/{name}" for folder in inner.values() for name in folder.inner()]
     if nested:
         found.notes.append(f"folders within classes were taken as part of them: {printable(some(nested))}")
@@ -220,13 +219,18 @@ def _take_classes(base: Folder, found: Layout) -> None:
 
 
 def _check_depth(found: Layout, where: str, upper: str, lower: str) -> None:
-    """Raises BadInput where no class has images but in folders of its own, and one has several."""
-    folders = {part.label: part.folder for part in found.parts}
-    if not any(folder.images for folder in folders.values()) and any(len(one.inner()) > 1 for one in folders.values()):
-        raise BadInput(
-            f"the classes in {where} can be read in two ways, as all images lie in folders within folders: {upper} "
-            f"takes the upper ones as classes ({len(folders):,}: {printable(some(sorted(folders)))}), {lower}"
-        )
+    """Raises BadInput where a class has no images but in several folders of its own: these may be the classes."""
+    for part in found.parts:
+        folder = part.folder
+        while not folder.images and len(inner := folder.inner()) == 1:
+            (folder,) = inner.values()
+        if not folder.images:
+            raise BadInput(
+                f"{where} can be read in two ways, as {printable(folder.path)} holds folders of images "
+                f"({_some(folder.inner().values())}): {upper} takes {printable(part.label)} as one class among "
+                f"{len({part.label for part in found.parts}):,}; if its folders are classes or splits, {lower}, or "
+                "import one folder only"
+            )
 
 
 def _account(base: Folder, found: Layout, left: LeftOut) -> None:

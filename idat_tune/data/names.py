@@ -7,10 +7,10 @@ import unicodedata
 
 from idat_tune.data.own import SPLITS_BY_NAME
 
-_SPLIT_WORDS = "|".join(sorted(SPLITS_BY_NAME, key=len, reverse=True))
+_WORDS = {**SPLITS_BY_NAME, "trainval": "train"}
 # Words that may stand beside that of a split, as in train_images, 'Training Set', testset and val2017.
 _PLAIN = re.compile("sets?|data|datasets?|images?|imgs?|pictures|photos|split|folder|files")
-_FUSED = re.compile(f"({_SPLIT_WORDS})(?:{_PLAIN.pattern})")
+_FUSED = re.compile(f"({'|'.join(_WORDS)})(?:{_PLAIN.pattern})")
 # Words of folders beside splits that are no class: images without labels, or shown for a taste.
 _NO_CLASS = re.compile("preds?|predict|predictions?|unlabell?ed|inference|demo|examples?|samples?|submission")
 
@@ -21,10 +21,10 @@ def split_of(name: str) -> tuple[str, bool] | None:
     train, Test and valid tell it for sure, as do train_images and val2017; seg_train might also be a class.
     """
     words = [match.group(1) if (match := _FUSED.fullmatch(word)) else word for word in _words(name)]
-    splits = {SPLITS_BY_NAME[word] for word in words if word in SPLITS_BY_NAME}
+    splits = {_WORDS[word] for word in words if word in _WORDS}
     if len(splits) != 1:
         return None
-    return splits.pop(), all(word in SPLITS_BY_NAME or _PLAIN.fullmatch(word) for word in words)
+    return splits.pop(), all(word in _WORDS or _PLAIN.fullmatch(word) for word in words)
 
 
 def folded(name: str) -> str:
