@@ -11,7 +11,8 @@ import pytest
 from vtab import jpeg, picture
 
 from idat_tune import data, tasks
-from idat_tune.data import archives, sources
+from idat_tune.data import archives
+from idat_tune.data.ways import sources
 from idat_tune.errors import BadInput
 
 FORMS = ("zip", "tar", "gztar", "bztar", "xztar")

@@ -13,10 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from vtab import jpeg, picture
 
-from idat_tune.data import import_, layouts, sources
+from idat_tune.data import import_, layouts
 from idat_tune.data.names import split_of
 from idat_tune.data.sources import class_line
 from idat_tune.data.trees import Folder, Image, LeftOut
+from idat_tune.data.ways import sources
 from idat_tune.errors import BadInput
 
 

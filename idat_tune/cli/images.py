@@ -62,6 +62,7 @@ def import_(
 ) -> None:
     """Import tasks: a prepared copy of VTAB-1K, or a folder, zip, tar, CSV or Parquet file of your own images."""
     from idat_tune import data
+    from idat_tune.data import ways
 
     choices: dict[str, Any] = {
         "kind": kind,
@@ -78,7 +79,7 @@ def import_(
         "allow_outside": allow_outside,
     }
     if dry_run:
-        _show_planned(data.sources(source, task or None, **choices), as_json)
+        _show_planned(ways.sources(source, task or None, **choices), as_json)
         return
     more: dict[str, Any] = {"skip_bad": skip_bad, "replace": replace, "folder": folder}
     with _progress("importing", as_json) as step:

@@ -9,7 +9,7 @@ from idat_tune.data.pixels import decode
 from idat_tune.data.sources import Choices
 from idat_tune.data.store import content_hash, folder, register_own, require, task
 from idat_tune.data.verifying import Listed, listing, verify
-from idat_tune.data.ways import import_, sources
+from idat_tune.data.ways import import_
 
 __all__ = [
     "Choices",
@@ -30,7 +30,6 @@ __all__ = [
     "load",
     "register_own",
     "require",
-    "sources",
     "task",
     "verify",
 ]

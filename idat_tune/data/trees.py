@@ -20,7 +20,7 @@ SUFFIXES = (
 )
 HEAD = 32  # bytes of a file that tell an image
 _MAX_DEPTH = 60  # folders within each other; what lies deeper is no data set
-_MAX_FOLDERS = 200_000  # visited; more is a web of links
+_MAX_FOLDERS = 1_000_000  # visited; more is a web of links
 _SUFFIX = re.compile(r"\.[A-Za-z][A-Za-z0-9]{0,9}$")  # not the end of a name such as 'IMG_20.24' or 'cat.jpg_large'
 _STARTS = (b"\xff\xd8\xff", b"\x89PNG\r\n", b"GIF8", b"BM", b"II*\0", b"MM\0*", b"\0\0\0\x0cjP  ")
 _BRANDS = (b"avif", b"avis", b"heic", b"heix", b"mif1", b"msf1")  # of ISO files that hold pictures
