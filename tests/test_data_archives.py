@@ -87,7 +87,7 @@ def test_an_archive_gives_the_same_task_as_its_folder(birds, tmp_path, form):
     (plain,) = data.import_(birds, ["birds"], folder=tmp_path / "b")
     assert data.content_hash("birds", tmp_path / "a") == data.content_hash("birds", tmp_path / "b")
     assert packed.class_counts == plain.class_counts == {"crow": 12, "owl": 12}
-    expected = ("1 .txt", "folder __MACOSX (1 file)", "folder set/train/heron (0 files)")
+    expected = ("1 .txt", "folder __MACOSX (1 file)", "folder set/train/heron (empty)")
     assert set(packed.left_out) == set(plain.left_out) == set(expected)
 
 

@@ -106,7 +106,8 @@ class LeftOut:
         """Such as '14 .txt' and 'folder @eaDir (6 files)', the most frequent first."""
         said = [f"{count:,} {kind}" for kind, count in sorted(self.kinds.items(), key=lambda item: (-item[1], item[0]))]
         for name, (count, files) in sorted(self.folders.items()):
-            said.append(f"{'folder' if count == 1 else f'{count:,} folders'} {name} ({number(files, 'file')})")
+            held = number(files, "file") if files else "empty"
+            said.append(f"{'folder' if count == 1 else f'{count:,} folders'} {name} ({held})")
         for why, paths in sorted(self.links.items()):
             said.append(f"{number(len(paths), 'link')} {why} ({some(paths)})")
         return tuple(printable(phrase) for phrase in (*said, *self.others))
