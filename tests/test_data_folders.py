@@ -206,6 +206,13 @@ def test_train_alone_is_divided_and_that_is_said(tmp_path):
     assert len(notes) == 1
 
 
+def test_train_and_val_without_test_give_a_test_from_train_and_say_it(tmp_path):
+    folders = {f"{split}/{name}": 20 for split in ("train2017", "val2017") for name in ("cat", "dog")}
+    _, sizes, _, notes = read(lay(tmp_path, folders))
+    assert sizes == {"train": 32, "val": 40, "test": 8}
+    assert any("test" in note for note in notes)
+
+
 def test_train_without_class_folders_is_refused(tmp_path):
     refused(lay(tmp_path, {"train": 20, "test/cat": 5, "test/dog": 5}), "train in .* has images but no class folders")
 

@@ -185,13 +185,6 @@ def _take_splits(splits: list[_Split], others: list[Folder], found: Layout) -> N
         found.parts += [Part(split.name, label, folder) for label, folder in split.classes.items()]
         if not split.classes:
             found.skipped[split.folder.path] = " without labels"
-    _undivided_if_alone(found)
-
-
-def _undivided_if_alone(found: Layout) -> None:
-    if {part.split for part in found.parts} == {"train"}:
-        found.parts = [Part(None, part.label, part.folder) for part in found.parts]
-        found.notes.append("only train has labels: val and test were cut from it")
 
 
 def _take_undivided(base: Folder, found: Layout, where: str) -> None:
@@ -205,7 +198,6 @@ def _take_undivided(base: Folder, found: Layout, where: str) -> None:
             told = {name: split[0] for name in folder.inner() if (split := split_of(name))}
             found.parts += [Part(split, label, folder.folders[name]) for name, split in told.items()]
         found.notes.append(f"splits were found within the classes: {printable(some(sorted(below)))}")
-        _undivided_if_alone(found)
         return
     _take_classes(base, found)
     _check_depth(found, where, "--layout classes", "--layout parts takes the folders in each as classes")
