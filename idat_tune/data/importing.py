@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import stat
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from idat_tune import __version__, tasks
-from idat_tune.data import cache, checks, files, parquet, store
-from idat_tune.data.checks import Report, Split
+from idat_tune.data import cache, checks, examined, files, leaks, parquet, store
+from idat_tune.data.checks import Report
+from idat_tune.data.examined import Split
 from idat_tune.data.parquet import Encoded
-from idat_tune.data.sources import Item, Source
+from idat_tune.data.sources import Item, Source, key
 from idat_tune.data.store import STORED, Manifest, StoredSplit
 from idat_tune.errors import BadInput
 
@@ -75,19 +77,21 @@ class _Count:
 def _store(source: Source, root: Path | None, skip_bad: int, again: bool, count: _Count) -> Imported:
     name = source.task.name
     home = store.folder(root)
+    stamp = _stamp(source)
     with files.lock(home / ".locks" / f"{name}.lock"):
-        there = None if again else _there(source, root)
+        there = None if again else _there(source, stamp, root)
         if there is not None:
             return Imported(there.task, store.place(name, root), sum(source.sizes.values()), True, None)
-        staging = home / ".partial" / f"{name}-{source.key}"
-        for stale in (home / ".partial").glob(f"{name}-*"):
+        # Named by the files as they are, so that an import that was killed never goes on with others.
+        staging = home / store.PARTIAL / f"{name}-{key(source.key, stamp)}"
+        for stale in store.half(name, root):
             if stale != staging or again:
                 files.remove(stale)
         try:
             with files.disk(staging):
                 staging.mkdir(parents=True, exist_ok=True)
                 files.sweep(staging)
-            report, manifest = _stage(source, staging, root, skip_bad, count)
+            report, manifest = _stage(source, stamp, staging, root, skip_bad, count)
             with files.disk(store.place(name, root)):
                 files.swap_in(staging, store.place(name, root))
         except Exception:
@@ -98,20 +102,46 @@ def _store(source: Source, root: Path | None, skip_bad: int, again: bool, count:
         return Imported(manifest.task, store.place(name, root), sum(report.images.values()), False, report)
 
 
-def _there(source: Source, root: Path | None) -> Manifest | None:
+def _stamp(source: Source) -> str:
+    """Changes when a file does that the images come from: its time or size; without reading any."""
+    first = next(source.items("train"), None)
+    if first is not None and _state(Path(first.name)):
+        names = {item.name for split in STORED for item in source.items(split)}
+        states = {name: _state(Path(name)) for name in names}
+    else:  # the images lie in tables or an archive
+        path = Path(source.path)
+        inside = path.rglob("*") if path.is_dir() else [path, *path.parents[:-1]]
+        states = {str(found): _state(found) for found in inside}
+    return key(sorted(states.items()))
+
+
+def _state(path: Path) -> tuple[int, int] | None:
+    try:
+        found = path.stat()
+    except (OSError, ValueError):  # no file's name, but words that describe a row of a table
+        return None
+    return (found.st_size, found.st_mtime_ns) if stat.S_ISREG(found.st_mode) else None
+
+
+def _there(source: Source, stamp: str, root: Path | None) -> Manifest | None:
     name = source.task.name
     if not (store.place(name, root) / store.MANIFEST).exists():
         return None
     manifest = store.read(name, root)
+    over = f"import over it with `{store.again(name, source.path, root, any_size=source.stand_in)}`"
     if manifest.source.get("key") != source.key:
         raise BadInput(
-            f"{name} is in {store.folder(root)} already, imported from {manifest.source.get('path')}; "
-            "import over it with --replace"
+            f"{name} is in {store.folder(root)} already, imported from {manifest.source.get('path')}, or with other "
+            f"options; {over}"
         )
+    if manifest.source.get("stamp", stamp) != stamp:
+        raise BadInput(f"{name} is in {store.folder(root)} already, but files in {source.path} changed since; {over}")
     return manifest
 
 
-def _stage(source: Source, staging: Path, root: Path | None, skip_bad: int, count: _Count) -> tuple[Report, Manifest]:
+def _stage(
+    source: Source, stamp: str, staging: Path, root: Path | None, skip_bad: int, count: _Count
+) -> tuple[Report, Manifest]:
     """Write all files of a task into `staging`."""
     splits: dict[str, Split] = {}
     for split in STORED:
@@ -121,20 +151,21 @@ def _stage(source: Source, staging: Path, root: Path | None, skip_bad: int, coun
     for split in STORED:
         splits[split].bad.clear()  # they are not in the store
     sizes = {split: len(splits[split].images) for split in STORED}
-    task = replace(source.task, train=sizes["train"], val=sizes["val"], test=sizes["test"])
+    names = tuple(map(files.printable, source.task.class_names))
+    task = replace(source.task, class_names=names, train=sizes["train"], val=sizes["val"], test=sizes["test"])
     for split in STORED:
         if not sizes[split]:
             raise BadInput(f"none of the {split} images of {task.name} can be read")
-    report = checks.report(
-        task, source.task, splits, store.place(task.name, root), skipped, source.stand_in, source.notes
-    )
-    checks.refuse_shared(report)
+    intensity = checks.intensity(splits["train"])
+    where = store.place(task.name, root)
+    report = checks.report(task, source.task, splits, where, skipped, source.stand_in, source.notes, intensity)
+    leaks.refuse(task, report.duplicates, sizes)
     stored = {
         split: StoredSplit(sizes[split], (staging / f"{split}.parquet").stat().st_size, splits[split].hash)
         for split in STORED
     }
-    origin = {"kind": source.kind, "path": source.path, "key": source.key, "idat_tune": __version__}
-    manifest = Manifest(task, stored, report.content_hash, origin, source.stand_in, skipped, source.notes)
+    origin = {"kind": source.kind, "path": source.path, "key": source.key, "stamp": stamp, "idat_tune": __version__}
+    manifest = Manifest(task, stored, report.content_hash, origin, source.stand_in, skipped, source.notes, intensity)
     for split in STORED:
         (staging / f"{split}.npz").unlink()
     with files.whole(staging / store.MANIFEST) as file:
@@ -176,9 +207,9 @@ def _readable(items: Iterator[Item], written: Split, skip_bad: int, count: _Coun
         yield encoded
 
 
-def _read(item: Item) -> tuple[Encoded, checks.Image] | BadInput:
+def _read(item: Item) -> tuple[Encoded, examined.Image] | BadInput:
     try:
-        encoded = Encoded(item.name, item.read(), item.label)
-        return encoded, checks.examine(encoded)
+        encoded = Encoded(files.printable(item.name), item.read(), item.label)
+        return encoded, examined.examine(encoded)
     except BadInput as failure:
         return failure
