@@ -54,6 +54,10 @@ def half(birds):
     birds.rename(birds.parent / ".partial/birds-0123456789abcdef")
 
 
+def renamed(birds):
+    birds.rename(birds.parent / "owls")
+
+
 SPOILT = [
     (newer, "unusable", "was written by another version of idat-tune (store format 2, this one reads 1)"),
     (damaged, "unusable", "task.json is damaged; remove birds with `idat-tune data remove --task birds`"),
@@ -151,10 +155,37 @@ def test_files_of_others_in_a_removed_folder_stay(birds):
     ],
 )
 def test_what_cannot_be_removed_is_said_and_nothing_is(birds, name, what):
-    before = sorted(birds.parent.rglob("*"))
+    before = set(birds.parent.rglob("*"))
     with pytest.raises(BadInput, match=what):
         data.remove(name)
-    assert set(before) <= set(birds.parent.rglob("*"))
+    assert set(birds.parent.rglob("*")) == before
+
+
+def test_a_folder_called_otherwise_than_its_task_is_told_so(birds):
+    renamed(birds)
+    (listed,) = [one for one in data.listing() if one.task.group == "own"]
+    assert (listed.task.name, listed.state) == ("owls", "unusable")
+    assert listed.why.endswith("store/owls holds the task birds; give the folder that name")
+    data.remove("owls")
+    assert not (birds.parent / "owls").exists()
+
+
+def test_a_command_names_the_store_and_never_a_folder_above_what_is_gone(birds, tmp_path):
+    store = tmp_path / "other store"
+    data.import_(tmp_path / "my birds", ["birds"], folder=store)
+    without_val(store / "birds")
+    (listed,) = [one for one in data.listing(store) if one.task.group == "own"]
+    assert f"--from '{tmp_path / 'my birds'}' --task birds --replace --data '{store}'`" in listed.why
+    (tmp_path / "my birds").rename(tmp_path / "moved")
+    assert "--from PATH --task birds" in data.listing(store)[-1].why
+    damaged(store / "birds")
+    assert f"`idat-tune data remove --task birds --data '{store}'`" in data.listing(store)[-1].why
+
+
+def test_removing_nothing_writes_nothing(home):
+    with pytest.raises(BadInput, match="there is nothing of dtd in"):
+        data.remove("dtd")
+    assert not home.exists()
 
 
 def test_a_folder_beside_the_tasks_is_no_task(birds, home):

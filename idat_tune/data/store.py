@@ -177,6 +177,8 @@ def read(name: str, root: Path | None = None) -> Manifest:
         manifest = _from_json(found)
     except (KeyError, TypeError, AttributeError, ValueError):
         raise _damaged(name, root) from None
+    if manifest.task.name != name:
+        raise BadInput(f"{path.parent} holds the task {manifest.task.name}; give the folder that name")
     for split, stored in manifest.splits.items():
         file = path.with_name(f"{split}.parquet")
         if not file.is_file() or file.stat().st_size != stored.bytes:
@@ -192,14 +194,19 @@ def to_json(manifest: Manifest) -> str:
 
 def again(name: str, path: str, root: Path | None, *, replace: bool = True, any_size: bool = False) -> str:
     """The command that imports a task from a path, as it can be typed."""
-    where = Path(path)
-    while not where.exists() and where != where.parent:
-        where = where.parent  # a task within a zip
-    source = shlex.quote(str(where)) if where != where.parent else "PATH"
-    words = ["idat-tune data import --from", source, "--task", name]
-    words += ["--any-size"] * any_size + ["--replace"] * replace
-    words += ["--data", shlex.quote(str(root))] if root is not None else []
-    return " ".join(words)
+    there = next((found for found in (Path(path), *Path(path).parents) if found.exists()), None)
+    # Of a task within a zip, the zip; a folder above what is gone would be something else.
+    source = shlex.quote(str(there)) if there == Path(path) or (there and there.is_file()) else "PATH"
+    words = ["--from", source, "--task", name, *["--any-size"] * any_size, *["--replace"] * replace]
+    return f"idat-tune data import {' '.join(words)}{_option(root)}"
+
+
+def _remove(name: str, root: Path | None) -> str:
+    return f"`idat-tune data remove --task {name}{_option(root)}`"
+
+
+def _option(root: Path | None) -> str:
+    return "" if root is None else f" --data {shlex.quote(str(root))}"
 
 
 def own_name(given: str) -> str:
@@ -222,7 +229,7 @@ def _own(root: Path | None) -> Iterator[Task]:
             found = read(name, root).task
         except BadInput:
             continue
-        if (found.name, found.group) == (name, "own"):
+        if found.group == "own":
             yield found
 
 
@@ -250,8 +257,8 @@ def _missing(name: str, root: Path | None) -> BadInput:
     where = folder(root)
     if half(name, root):
         return BadInput(
-            f"the images of {name} are only half imported into {where}; give the command that imports it once more, or "
-            f"remove what is there with `idat-tune data remove --task {name}`"
+            f"the images of {name} are only half imported into {where}; unless an import is still running, give its "
+            f"command once more, or remove what is there with {_remove(name, root)}"
         )
     return BadInput(
         f"the images of {name} are not in {where}; import them with `idat-tune data import --from PATH --task {name}`"
@@ -260,13 +267,13 @@ def _missing(name: str, root: Path | None) -> BadInput:
 
 def _damaged(name: str, root: Path | None) -> BadInput:
     path = place(name, root) / MANIFEST
-    return BadInput(f"{path} is damaged; remove {name} with `idat-tune data remove --task {name}` and import it again")
+    return BadInput(f"{path} is damaged; remove {name} with {_remove(name, root)} and import it again")
 
 
 def _again(name: str, found: Any, root: Path | None) -> str:
     source = found.get("source")
     path = source.get("path") if isinstance(source, dict) else None
-    return again(name, str(path or "/"), root, any_size=bool(found.get("stand_in")))
+    return again(name, str(path or "PATH"), root, any_size=bool(found.get("stand_in")))
 
 
 def _from_json(found: dict[str, Any]) -> Manifest:

@@ -101,27 +101,35 @@ def remove(task: str, folder: Path | None = None) -> Removed:
     known = store.resolve(task, folder)
     if known in tasks.TASKS and tasks.TASKS[known].embedded:
         raise BadInput(f"{known} comes with the package; it cannot be removed")
-    home = store.place(known, folder)
+    if not _there(known, folder):
+        raise BadInput(f"there is nothing of {known} in {store.folder(folder)}")
     with files.lock(store.folder(folder) / ".locks" / f"{known}.lock"):
-        gone = [home] if home.is_dir() else []
-        gone += store.half(known, folder)
+        gone = _there(known, folder)
         size = sum(map(_bytes, gone)) + sum(map(_size, cache.held(known, folder)))
-        if not gone:
-            raise BadInput(f"there is nothing of {known} in {store.folder(folder)}")
-        with files.disk(home):
+        with files.disk(store.place(known, folder)):
             cache.forget(known, folder)
-            _empty(home)
+            _empty(store.place(known, folder))
         for path in store.half(known, folder):
             files.remove(path)
             if path.exists():
                 raise BadInput(f"{path} may not be deleted")
-    return Removed(known, tuple(gone), size)
+    return Removed(known, gone, size)
+
+
+def _there(name: str, folder: Path | None) -> tuple[Path, ...]:
+    """The folders that hold files of a task."""
+    home = store.place(name, folder)
+    return (*([home] if any(path.is_file() for path in _ours(home)) else []), *store.half(name, folder))
+
+
+def _ours(home: Path) -> list[Path]:
+    return [home / name for name in (store.MANIFEST, *(f"{split}.parquet" for split in STORED))]
 
 
 def _empty(home: Path) -> None:
     """Delete our files in a folder, and the folder if those were all."""
-    for name in (store.MANIFEST, *(f"{split}.parquet" for split in STORED)):
-        (home / name).unlink(missing_ok=True)
+    for path in _ours(home):
+        path.unlink(missing_ok=True)
     with suppress(OSError):
         home.rmdir()
 

@@ -74,9 +74,7 @@ def sources(
         raise BadInput(f"{failure.filename or path} cannot be read ({failure.strerror})") from None
 
 
-def _sources(
-    path: Path, names: list[str] | None, kind: str, any_size: bool, choices: Choices
-) -> list[Source]:
+def _sources(path: Path, names: list[str] | None, kind: str, any_size: bool, choices: Choices) -> list[Source]:
     kind = _recognised(path) if kind == "auto" else kind
     if path.is_file() != (kind == "list") and not (kind == "prepared" and path.is_file()):
         raise BadInput(f"{path} is a {'file' if path.is_file() else 'folder'}, which '{kind}' cannot be")
