@@ -1,4 +1,4 @@
-"""The commands about images: data import, verify, list."""
+"""The commands about images: data import, verify, list, remove."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -8,10 +8,13 @@ from typing import Annotated, Any
 
 import typer
 
-from idat_tune.cli.shared import Json, app, console, print_json
+from idat_tune.cli.shared import Json, app, console, print_json, program
+from idat_tune.errors import BadInput
 
 _MOST_SHOWN = 40  # of the kinds of things that were left out
-data_app = typer.Typer(help="Import, verify and list the images of tasks.", no_args_is_help=True, rich_markup_mode=None)
+data_app = typer.Typer(
+    help="Import, verify, list and remove the images of tasks.", no_args_is_help=True, rich_markup_mode=None
+)
 app.add_typer(data_app, name="data")
 
 Tasks = Annotated[
@@ -102,7 +105,13 @@ def verify(task: Tasks = [], folder: Folder = None, as_json: Json = False) -> No
     from idat_tune import data, tasks
 
     data.register_own(folder)
-    there = [found.task.name for found in data.listing(folder) if found.state in ("complete", "stand-in")]
+    listed = data.listing(folder)
+    spoilt = [] if task else [found for found in listed if found.why]
+    there = [found.task.name for found in listed if found.state in ("complete", "stand-in")]
+    if not task and not there and not spoilt:
+        raise BadInput(
+            f"there is nothing to verify in {data.folder(folder)}: no task is imported; `{program()} data import` does"
+        )
     reports = []
     for name in [known.name for known in tasks.select(task)] if task else there:
         with _progress(f"verifying {name}", as_json) as step:
@@ -113,8 +122,27 @@ def verify(task: Tasks = [], folder: Folder = None, as_json: Json = False) -> No
         for report in reports:
             typer.echo(f"{report.task}: {'wrong' if report.problems else 'whole'}, content {report.content_hash}")
             _show_report(report)
-    if any(report.problems for report in reports):
+    for found in spoilt:
+        typer.echo(f"{found.task.name}: {found.state}: {found.why}", err=as_json)
+    if spoilt or any(report.problems for report in reports):
         raise SystemExit(1)
+
+
+@data_app.command()
+def remove(
+    task: Annotated[list[str], typer.Option("--task", metavar="NAME", help="A task; may be given several times.")],
+    folder: Folder = None,
+    as_json: Json = False,
+) -> None:
+    """Delete what was imported of a task, whole, half or damaged; searches and students of it stay."""
+    from idat_tune import data
+
+    removed = [data.remove(name, folder) for name in dict.fromkeys(task)]
+    if as_json:
+        print_json([_plain(gone) for gone in removed])
+        return
+    for gone in removed:
+        typer.echo(f"{gone.task}: removed, {gone.bytes / 1e6:.1f} MB in {', '.join(map(str, gone.where))}")
 
 
 @data_app.command("list")

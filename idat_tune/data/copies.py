@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from idat_tune.errors import BadInput
 
 if TYPE_CHECKING:
-    from idat_tune.data.checks import Image
+    from idat_tune.data.examined import Image
     from idat_tune.data.own import Row
 
 

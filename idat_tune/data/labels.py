@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from idat_tune.data.files import printable
 from idat_tune.errors import BadInput
 
 _MISSING = ("", "nan", "<na>", "nat", "null", "na", "n/a", "#n/a")  # as tables write that there is no value
@@ -108,11 +109,6 @@ def classes(given: Sequence[str], splits: Sequence[str | None], known: Sequence[
 def tidy(name: str) -> str:
     """The name of a class as it is kept: composed Unicode, on one line, without outer spaces, printable."""
     return _BREAKS.sub(" ", unicodedata.normalize("NFC", printable(name))).strip()
-
-
-def printable(name: str) -> str:
-    """A name with those bytes spelled out that are no UTF-8, which Python holds as lone surrogates."""
-    return name.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def shown(cell: Any) -> str:

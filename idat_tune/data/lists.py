@@ -12,11 +12,11 @@ from typing import Any
 from idat_tune.data import columns, labels
 from idat_tune.data.columns import NO_SPLITS, Columns
 from idat_tune.data.own import SPLITS_BY_NAME, Row, source
+from idat_tune.data.pixels import SUFFIXES
 from idat_tune.data.sources import Choices, Source, read_file, safe
 from idat_tune.data.tables import SUFFIXES as BINARY
 from idat_tune.data.tables import Rows
 from idat_tune.data.texts import Text
-from idat_tune.data.trees import SUFFIXES
 from idat_tune.errors import BadInput
 
 LISTS = (".csv", ".tsv", ".txt", ".jsonl", ".ndjson", *BINARY)  # suffixes of files that are lists

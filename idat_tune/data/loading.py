@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -113,7 +113,10 @@ def _known(
     known = store.task(task, folder)
     if split not in tasks.SPLITS:
         raise unknown("split", split, tasks.SPLITS)
-    return known, Shape(size, channels, interpolation)
+    shape = Shape(size, channels, interpolation)
+    if known.embedded:
+        return known, shape
+    return known, replace(shape, intensity=store.read(known.name, folder).intensity)
 
 
 def _range(manifest: store.Manifest, split: str) -> tuple[int, int]:

@@ -166,11 +166,13 @@ def _read(place: _Folder, path: str, task: Task) -> list[_Line]:
 
 
 def _parse(row: str, number: int, where: str, task: Task) -> _Line:
-    path, _, label = row.strip().rpartition(" ")
+    path, label = [*row.strip().rsplit(maxsplit=1), ""][:2]  # some copies have a tab, or several spaces
     try:
         value = int(label)
     except ValueError:
         raise BadInput(f"{where}: '{row.strip()}' is not a path, a space and a label") from None
+    if value == task.classes:
+        raise BadInput(f"{where}: label {value} is not in 0..{value - 1}; take 1 off each if these begin at 1")
     return _Line(number, safe(path.strip(), where), check_label(value, task.classes, where))
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from idat_tune.data import columns
 from idat_tune.data.labels import shown
-from idat_tune.data.trees import SUFFIXES
+from idat_tune.data.pixels import SUFFIXES
 from idat_tune.errors import BadInput
 
 _DELIMITERS = ",;\t|"

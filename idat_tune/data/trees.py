@@ -11,13 +11,10 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
+from idat_tune.data.pixels import SUFFIXES
 from idat_tune.data.sources import read_file
 from idat_tune.errors import BadInput
 
-SUFFIXES = (
-    *(".jpg", ".jpeg", ".jfif", ".jpe", ".mpo", ".png", ".apng", ".webp", ".avif", ".heic", ".heif", ".hif"),
-    *(".bmp", ".dib", ".tif", ".tiff", ".gif", ".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".j2k", ".jpx"),
-)
 HEAD = 32  # bytes of a file that tell an image
 _MAX_DEPTH = 60  # folders within each other; what lies deeper is no data set
 _MAX_FOLDERS = 1_000_000  # visited; more is a web of links
