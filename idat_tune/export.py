@@ -22,7 +22,8 @@ from idat_tune.kinds import KINDS
 from idat_tune.model import AdaptedModel, build
 from idat_tune.tasks import Task
 
-FILES = ("config.yaml", "adapter.safetensors", "metrics.json", "labels.json", "README.md")
+PIXELS = "pixels.json"  # how images become pixels beyond what the backbone says; absent from older exports
+FILES = ("config.yaml", "adapter.safetensors", "metrics.json", "labels.json", PIXELS, "README.md")
 
 
 class Student(nn.Module):
@@ -31,15 +32,25 @@ class Student(nn.Module):
     student.transform(image)        PIL image -> bytes (channels, H, W), as the training images were made
     student(pixels)                 bytes (B, channels, H, W) -> logits (B, classes)
     student.predict([image, ...])   PIL images -> [(label, probability), ...]
+
+    `intensity` is what became black and white in training images of more than 8 bits; see `data.decode`.
     """
 
-    def __init__(self, model: AdaptedModel, config: RunConfig, labels: Sequence[str], metrics: Mapping[str, Any]):
+    def __init__(
+        self,
+        model: AdaptedModel,
+        config: RunConfig,
+        labels: Sequence[str],
+        metrics: Mapping[str, Any],
+        intensity: tuple[float, float] | None = None,
+    ):
         super().__init__()
         self.model = model
         self.config = config
         self.labels = list(labels)
         self.metrics = dict(metrics)
-        self.transform = partial(_transform, spec=model.spec)
+        self.transform = partial(_transform, spec=model.spec, intensity=intensity)
+        self.intensity = intensity
         self.eval()
 
     def forward(self, pixels: Tensor) -> Tensor:
@@ -55,8 +66,8 @@ class Student(nn.Module):
         return [(self.labels[i], p) for i, p in zip(index.tolist(), probability.tolist(), strict=True)]
 
 
-def _transform(image: Image.Image, spec: Any) -> Tensor:
-    return torch.from_numpy(data.decode(image, spec.size, spec.channels, spec.interpolation))
+def _transform(image: Image.Image, spec: Any, intensity: tuple[float, float] | None) -> Tensor:
+    return torch.from_numpy(data.decode(image, spec.size, spec.channels, spec.interpolation, intensity))
 
 
 def save(folder: Path, config: RunConfig, state: Mapping[str, Tensor], metrics: Mapping[str, Any]) -> None:
@@ -79,6 +90,7 @@ def save(folder: Path, config: RunConfig, state: Mapping[str, Tensor], metrics: 
     save_file(dict(state), partial_folder / "adapter.safetensors")
     (partial_folder / "metrics.json").write_text(json.dumps(dict(metrics), indent=2) + "\n")
     (partial_folder / "labels.json").write_text(json.dumps(labels, indent=2) + "\n")
+    (partial_folder / PIXELS).write_text(json.dumps({"intensity": data.intensity(config.task)}) + "\n")
     (partial_folder / "README.md").write_text(_card(folder.name, config, metrics))
     shutil.rmtree(folder, ignore_errors=True)
     partial_folder.rename(folder)
@@ -172,9 +184,10 @@ def load(folder: str | Path, device: str = "cpu", merge: bool = False) -> Studen
     folder = Path(folder)
     if not folder.is_dir():
         raise BadInput(f"no export folder at {folder}; a search writes one at <out>/<name>/best")
-    for name in FILES[:-1]:
+    for name in FILES[:4]:
         if not (folder / name).is_file():
             raise BadInput(f"export folder {folder} is incomplete: {name} is missing; it holds {', '.join(FILES)}")
+    intensity = _read(folder / PIXELS, _intensity) if (folder / PIXELS).is_file() else None
     labels = _read(folder / "labels.json", json.loads)
     metrics = _read(folder / "metrics.json", json.loads)
     if not isinstance(labels, list) or not labels:
@@ -194,7 +207,11 @@ def load(folder: str | Path, device: str = "cpu", merge: bool = False) -> Studen
         raise BadInput(f"{folder / 'adapter.safetensors'}: {failure}") from None
     if merge:
         model.merge(config.adapter.kind)
-    return Student(model, config, labels, metrics).to(device)
+    return Student(model, config, labels, metrics, intensity).to(device)
+
+
+def _intensity(text: str) -> tuple[float, float] | None:
+    return data.check_range(json.loads(text)["intensity"])
 
 
 def _config(flat: Mapping[str, Any], labels: Sequence[str]) -> RunConfig:
@@ -211,6 +228,6 @@ def _read(path: Path, parse: Any) -> Any:
         return parse(path.read_text(encoding="utf-8"))
     except BadInput as failure:
         raise BadInput(f"{path}: {failure}") from None
-    except (ValueError, TypeError, AttributeError, yaml.YAMLError) as failure:
+    except (ValueError, TypeError, AttributeError, KeyError, yaml.YAMLError) as failure:
         line = str(failure).split("\n")[0]
         raise BadInput(f"{path} cannot be read: {line}; export it again") from None

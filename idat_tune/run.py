@@ -56,6 +56,9 @@ class Training:
     """One run: its models, which train while it is iterated."""
 
     def __init__(self, config: RunConfig, resident: Resident, train: Tensor, val: Tensor, classes: int):
+        # With fewer images than a batch, a step takes all of them.
+        if (few := len(train)) and few < config.batch_size:
+            config = config.updated({"batch_size": few})
         self.config = config
         self.resident = resident
         self.device = resident.device
@@ -89,8 +92,8 @@ class Training:
                 f"student {self.config.student} takes {spec.channels}x{spec.size}x{spec.size} images, not "
                 f"{'x'.join(map(str, shape))}"
             )
-        if len(self.train) < self.config.batch_size:
-            raise BadInput(f"batch_size {self.config.batch_size} is larger than the {len(self.train)} training images")
+        if not len(self.train):
+            raise BadInput("there are no images to train with")
         largest = int(self.resident.labels[self.train].max())
         if largest >= classes:
             raise BadInput(f"the images have label {largest}, but the heads only {classes} classes")

@@ -7,6 +7,7 @@ from typing import Any
 from rich.box import SIMPLE
 from rich.console import Group
 from rich.table import Table
+from rich.text import Text
 
 from idat_tune.backbones import NO_TEACHER
 from idat_tune.config import RunConfig
@@ -126,15 +127,17 @@ def task_table(tasks: Iterable[Task]) -> Table:
 
 def listing_table(listed: Iterable[Listed], folder: Path) -> Table:
     """What `idat-tune data list` shows."""
-    table = Table(title=str(folder), title_justify="left", box=SIMPLE)
+    table = Table(title=Text(str(folder)), title_justify="left", box=SIMPLE)
     for name in ("task", "state", "classes", "train", "val", "test", "MB", "where"):
         words = name in ("task", "state", "where")
         table.add_column(name, justify="left" if words else "right", no_wrap=name != "where")
     for found in listed:
         task = found.task
-        counts = (str(task.classes), *(f"{count:,}" for count in (task.train, task.val, task.test)))
+        sizes = (task.classes, task.train, task.val, task.test)
+        counts = [f"{count:,}" if any(sizes) else "" for count in sizes]
         size = f"{found.bytes / 1e6:.1f}" if found.bytes else ""
-        table.add_row(task.name, found.state, *counts, size, found.why or str(found.where or ""))
+        # As text: brackets in a path are no markup.
+        table.add_row(task.name, found.state, *counts, size, Text(found.why or str(found.where or "")))
     return table
 
 

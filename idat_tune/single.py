@@ -50,7 +50,7 @@ def train_once(config: RunConfig, out: Path | None, test: bool, each: Each = lam
         last = _to_the_end(training, each)
         accuracy = on_test() if test else None
     result = {
-        "config": config.flat(),
+        "config": training.config.flat(),
         "val_accuracy": last.val_accuracy,
         "teacher_val_accuracy": last.val_teacher_accuracy,
         "test_accuracy": accuracy,
@@ -62,7 +62,7 @@ def train_once(config: RunConfig, out: Path | None, test: bool, each: Each = lam
     }
     if out is not None:
         metrics = {key: value for key, value in result.items() if key not in ("config", "out") and value is not None}
-        export.save(out, config, training.student.trained_state(), metrics)
+        export.save(out, training.config, training.student.trained_state(), metrics)
     return result
 
 

@@ -14,7 +14,7 @@ SPLITS = ("train", "val", "trainval", "test")
 
 @dataclass(frozen=True)
 class Task:
-    """One image classification task of 1,000 training images.
+    """One image classification task; those of VTAB-1K have 1,000 training images.
 
     The training recipe (`lr`, `weight_decay`, `drop_path`) is the paper's, Table 13.
     """
@@ -97,6 +97,7 @@ def key(name: str) -> str:
     return re.sub(r"[-\s/]", "_", name.strip().lower())
 
 
+_UNUSABLE: dict[str, str] = {}  # key of a task -> why it cannot be used
 _BY_KEY = {key(name): task for task in TASKS.values() for name in (task.name, task.title, *task.aliases)}
 
 
@@ -113,7 +114,7 @@ def get(name: str) -> Task:
     """
     task = find(name)
     if task is None:
-        raise unknown("task", name, TASKS)
+        raise _not_there(name, TASKS)
     return task
 
 
@@ -130,6 +131,11 @@ def register(task: Task) -> Task:
         raise BadInput(f"'{task.name}' is a group of tasks; choose another name")
     TASKS[task.name] = _BY_KEY[key(task.name)] = task
     return task
+
+
+def set_unusable(name: str, why: str) -> None:
+    """Have a task of the user's own that is there but cannot be used answered with `why`, instead of as unknown."""
+    _UNUSABLE[key(name)] = why
 
 
 def select(names: Iterable[str]) -> list[Task]:
@@ -152,5 +158,10 @@ def _expand(name: str) -> list[Task]:
         return [task for task in TASKS.values() if task.group == group]
     task = find(name)
     if task is None:
-        raise unknown("task", name, ["all", *GROUPS, *TASKS])
+        raise _not_there(name, ["all", *GROUPS, *TASKS])
     return [task]
+
+
+def _not_there(name: str, known: Iterable[str]) -> BadInput:
+    why = _UNUSABLE.get(key(name))
+    return BadInput(why) if why else unknown("task", name, known)

@@ -47,7 +47,7 @@ class Worker:
         device = choose_device(config.device)
         if self._resident is None or self._resident.device != device:
             images = data.joined(self.images["train"], self.images["val"])
-            steps = self.trials * config.epochs * (len(images) // config.batch_size)
+            steps = self.trials * config.epochs * max(1, len(images) // config.batch_size)
             self._resident = Resident(images, device, self.staged, compiled=pays(steps, device))
         return self._resident
 

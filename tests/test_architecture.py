@@ -21,7 +21,7 @@ HOUSE = {
     "space": "yaml",
     "portfolio": "",
     "embedded": "numpy PIL matplotlib sklearn torch timm safetensors",
-    "data": "pyarrow torch torchvision PIL numpy sklearn tensorflow_datasets",
+    "data": "pyarrow torch torchvision PIL numpy sklearn tensorflow_datasets pillow_heif",
     "adapters": "torch",
     "distill": "torch",
     "weights": "timm torch safetensors huggingface_hub numpy",

@@ -64,3 +64,36 @@ def test_more_classes_than_a_fold_has_images_are_dealt_out_as_well():
     masks = [fold_of(labels, 5, number) for number in range(5)]
     assert [int(mask.sum()) for mask in masks] == [200] * 5
     assert sum(masks).tolist() == [1] * 1000
+
+
+def test_pictures_of_the_same_pixels_stay_together(splits):
+    train, val = splits
+    train.pixels[:40] = val.pixels[:40]
+    for number in range(5):
+        of_train, of_val = data.fold_rows(train, val, number)
+        assert set(of_train) | set(of_val) == set(range(1000))
+        assert all((i in of_val) == (800 + i in of_val) for i in range(40))
+        assert 190 <= len(of_val) <= 210
+
+
+def test_groups_stay_together_and_classes_keep_their_shares(splits):
+    train, val = (
+        Images(part.pixels, part.labels, (numbers // 4).astype(str))
+        for part, numbers in zip(splits, (np.arange(800), np.arange(800, 1000)), strict=True)
+    )
+    seen, whole = [], np.bincount(data.joined(train, val).labels)
+    for number in range(5, 10):
+        of_train, of_val = data.fold_rows(train, val, number)
+        assert not set(of_train // 4) & set(of_val // 4)
+        assert abs(len(of_val) - 200) <= 8
+        share = np.bincount(data.joined(train, val).labels[of_val], minlength=7)
+        assert (abs(share - whole / 5) < 6).all()
+        seen += of_val.tolist()
+    assert sorted(seen) == list(range(1000))
+
+
+def test_fewer_groups_than_folds_leave_no_fold_empty(splits):
+    train, val = (Images(part.pixels, part.labels, np.arange(len(part)) % 3) for part in splits)
+    train, val = (Images(part.pixels, part.labels, part.groups.astype(str)) for part in (train, val))
+    for number in range(6):
+        assert all(len(rows) for rows in data.fold_rows(train, val, number))

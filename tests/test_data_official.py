@@ -200,7 +200,7 @@ def test_labels_out_of_range_in_a_copy_are_named(tmp_path, monkeypatch):
         pq.write_table(
             pa.table({"image": pictures(9, len(split)), "label": [99] * 9}), tmp_path / f"copy/{split}.parquet"
         )
-    with pytest.raises(BadInput, match=r"copy row 0: label 99 is not in 0\.\.46"):
+    with pytest.raises(BadInput, match=r"train\.parquet row 0: label 99 is not in 0\.\.46"):
         data.import_(tmp_path / "copy", ["dtd"], any_size=True)
 
 

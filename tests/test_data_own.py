@@ -1,55 +1,19 @@
 """Everyone's own images: folders, lists and Hugging Face copies become tasks."""
 
-import csv
 import json
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from birds import BIRDS, classes_of, fill, home, refused, sizes  # noqa: F401
 from vtab import jpeg, picture
 
 from idat_tune import data, tasks
 from idat_tune.config import RunConfig
-from idat_tune.data.own import stratified
+from idat_tune.data.dealing import stratified
+from idat_tune.data.ways import sources
 from idat_tune.errors import BadInput
-
-BIRDS = ("crow", "owl", "wren")
-
-
-@pytest.fixture(autouse=True)
-def home(tmp_path, monkeypatch):
-    """A store of this test's own; tasks that it makes known are forgotten after it."""
-    monkeypatch.setattr(tasks, "TASKS", dict(tasks.TASKS))
-    monkeypatch.setattr(tasks, "_BY_KEY", dict(tasks._BY_KEY))
-    monkeypatch.setenv("IDAT_TUNE_DATA", str(tmp_path / "store"))
-    return tmp_path / "store"
-
-
-def fill(folder, count, label=0, seed=0):
-    """Different images in a folder."""
-    folder.mkdir(parents=True, exist_ok=True)
-    rng = np.random.default_rng([seed, label])
-    for i in range(count):
-        (folder / f"{i:03d}.jpg").write_bytes(jpeg(picture(rng, label, 3, 16)))
-    return folder
-
-
-def classes_of(folder, count, seed=0):
-    for label, name in enumerate(BIRDS):
-        fill(folder / name, count, label, seed)
-    return folder
-
-
-def sizes(task):
-    return task.train, task.val, task.test
-
-
-def refused(path, what, **options):
-    with pytest.raises(BadInput, match=what) as failure:
-        data.import_(path, ["birds"], **options)
-    assert "\n" not in str(failure.value)
-
 
 # Folders
 
@@ -111,6 +75,21 @@ def test_val_is_cut_from_train_where_there_is_none(tmp_path):
     assert sizes(one.task) == (24, 6, 9)
 
 
+def test_test_is_cut_from_train_where_there_is_none(tmp_path):
+    classes_of(tmp_path / "birds/train", 10)
+    classes_of(tmp_path / "birds/val", 3, seed=1)
+    (one,) = data.import_(tmp_path / "birds", ["birds"])
+    assert sizes(one.task) == (24, 9, 6)
+    assert "there are no test images, so 6 of train were taken for it" in one.report.notes
+
+
+def test_images_that_are_all_called_train_are_divided(tmp_path):
+    classes_of(tmp_path / "birds/train", 10)
+    (one,) = data.import_(tmp_path / "birds", ["birds"])
+    assert sizes(one.task) == (19, 5, 6)
+    assert "all images are called train, so val and test were taken from them" in one.report.notes
+
+
 def test_a_class_that_train_lacks_is_reported(tmp_path):
     classes_of(tmp_path / "birds/train", 5)
     classes_of(tmp_path / "birds/test", 3, seed=1)
@@ -137,7 +116,7 @@ def test_what_is_no_image_by_its_name_is_passed_over_and_said(tmp_path):
     (source / "owl/.DS_Store").write_text("x")
     (source / "readme.md").write_text("x")
     (one,) = data.import_(source, ["birds"])
-    assert one.report.notes == ("1 files that are no images by their names were passed over",)
+    assert one.left_out == ("1 .DS_Store", "1 .md", "1 .txt")
 
 
 def test_classes_that_are_numbers_are_in_the_order_of_numbers(tmp_path):
@@ -149,8 +128,6 @@ def test_classes_that_are_numbers_are_in_the_order_of_numbers(tmp_path):
 @pytest.mark.parametrize(
     ("folders", "what"),
     [
-        (["train/owl", "train/crow"], "has train but no test images"),
-        (["train/owl", "train/crow", "val/owl"], "no test images; name the val images test"),
         (["test/owl", "test/crow"], "has test but no train images"),
         (["owl"], "has one class only, owl"),
     ],
@@ -205,108 +182,6 @@ def test_own_tasks_of_another_process_are_found_in_the_store(tmp_path):
     assert len(data.load("birds", "test", 8)) == 6
 
 
-# Lists
-
-
-def write_csv(path, rows, header=("path", "label")):
-    with path.open("w", newline="") as file:
-        csv.writer(file).writerows([header, *rows])
-    return path
-
-
-@pytest.fixture
-def listed(tmp_path):
-    """Rows of a list, and the folder of their images."""
-    classes_of(tmp_path / "images", 10)
-    return [(f"images/{name}/{i:03d}.jpg", name) for name in BIRDS for i in range(10)]
-
-
-def test_a_csv_of_paths_and_names_of_classes(tmp_path, listed):
-    (one,) = data.import_(write_csv(tmp_path / "list.csv", listed), ["birds"])
-    assert one.task.class_names == BIRDS
-    assert sizes(one.task) == (19, 5, 6)
-
-
-def test_a_csv_of_numbers_with_splits_and_other_names_of_columns(tmp_path, listed):
-    splits = ["training", "train", "train", "validation", "TEST"]
-    rows = [(BIRDS.index(label), path, splits[i % 5]) for i, (path, label) in enumerate(listed)]
-    (one,) = data.import_(write_csv(tmp_path / "list.csv", rows, ("Class", "filename", "split")), ["birds"])
-    assert sizes(one.task) == (18, 6, 6)
-    assert one.task.class_names == ("0", "1", "2")
-
-
-def test_a_tsv_may_have_commas_in_paths(tmp_path, listed):
-    (tmp_path / "images/owl/000.jpg").rename(tmp_path / "images/owl/a, b.jpg")
-    rows = [(path.replace("owl/000", "owl/a, b"), label) for path, label in listed]
-    (tmp_path / "list.tsv").write_text("\n".join("\t".join(row) for row in [("path", "label"), *rows]))
-    assert sum(sizes(data.import_(tmp_path / "list.tsv", ["birds"])[0].task)) == 30
-
-
-def test_a_parquet_of_paths(tmp_path, listed):
-    table = pa.table({"path": [path for path, _ in listed], "label": [BIRDS.index(label) for _, label in listed]})
-    pq.write_table(table, tmp_path / "list.parquet")
-    assert data.import_(tmp_path / "list.parquet", ["birds"])[0].task.classes == 3
-
-
-@pytest.mark.parametrize("shape", ["bytes", "struct"])
-def test_a_parquet_of_images(tmp_path, listed, shape):
-    encoded = [(tmp_path / path).read_bytes() for path, _ in listed]
-    images = encoded if shape == "bytes" else [{"bytes": image, "path": None} for image in encoded]
-    table = pa.table({"image": images, "label": [BIRDS.index(label) for _, label in listed]})
-    pq.write_table(table, tmp_path / "list.parquet", row_group_size=7)
-    data.import_(tmp_path / "list.parquet", ["birds"], folder=tmp_path / "a")
-    data.import_(write_csv(tmp_path / "list.csv", listed), ["birds"], folder=tmp_path / "b")
-    assert data.content_hash("birds", tmp_path / "a") == data.content_hash("birds", tmp_path / "b")
-
-
-@pytest.mark.parametrize(
-    ("row", "what"),
-    [
-        (("/images/owl/000.jpg", "owl"), "is an absolute path"),
-        (("images/../../owl/000.jpg", "owl"), "leads out of its folder"),
-        (("images/nowhere.jpg", "owl"), "'images/nowhere.jpg' is missing in"),
-        (("images/crow/000.jpg", "owl"), r"is listed already, in .*list\.csv line 2"),
-        (("images/owl/000.jpg", ""), "no label"),
-        (("images/owl/000.jpg",), "not as many fields"),
-        (("images/owl/000.jpg", "owl", "and more"), "not as many fields"),
-    ],
-)
-def test_a_bad_row_is_named_by_file_and_line(tmp_path, listed, row, what):
-    rows = [*listed[:3], row, *[other for other in listed[3:] if other[0] != row[0]]]
-    refused(write_csv(tmp_path / "list.csv", rows), rf"list\.csv line 5: .*{what}")
-
-
-@pytest.mark.parametrize("label", [-1, 30, 10**9])
-def test_labels_that_cannot_be_are_named(tmp_path, listed, label):
-    rows = [(path, BIRDS.index(name)) for path, name in listed]
-    rows[3] = (rows[3][0], label)
-    refused(write_csv(tmp_path / "list.csv", rows), rf"list\.csv line 5: label {label} is not in 0\.\.29")
-
-
-def test_an_unknown_split_and_one_that_is_not_always_given_are_refused(tmp_path, listed):
-    header = ("path", "label", "split")
-    rows = [(*row, "train") for row in listed]
-    rows[2] = (*listed[2], "holdout")
-    refused(write_csv(tmp_path / "list.csv", rows, header), r"line 4: 'holdout' is no split; known: train")
-    rows[2] = (*listed[2], "")
-    refused(write_csv(tmp_path / "list.csv", rows, header), r"line 4 has no split, others have")
-
-
-def test_lists_without_the_columns_or_without_rows_are_refused(tmp_path, listed):
-    refused(write_csv(tmp_path / "a.csv", listed, ("name", "kind")), "needs the columns path and label; it has: name")
-    refused(write_csv(tmp_path / "b.csv", []), "lists no images")
-    (tmp_path / "c.csv").write_text("")
-    refused(tmp_path / "c.csv", "it has: none")
-    (tmp_path / "d.csv").write_bytes(b"\xff\xfe")
-    refused(tmp_path / "d.csv", "is not a text file")
-    (tmp_path / "e.parquet").write_bytes(b"no")
-    refused(tmp_path / "e.parquet", "cannot be read")
-    (tmp_path / "f.txt").write_text("x")
-    refused(tmp_path / "f.txt", "is not a zip, a CSV, a TSV or a Parquet file")
-    refused(tmp_path / "f.txt", "is a file, which 'images' cannot be", kind="images")
-    refused(tmp_path / "f.txt", "unknown kind of source 'zip'", kind="zip")
-
-
 # Hugging Face copies
 
 
@@ -339,7 +214,36 @@ def test_a_saved_data_set_with_splits_becomes_a_task(tmp_path):
 
 def test_a_saved_data_set_without_splits_is_divided(tmp_path):
     saved(tmp_path / "copy", rows_of(30, 0))
-    assert sizes(data.import_(tmp_path / "copy", ["birds"])[0].task) == (19, 5, 6)
+    (one,) = data.import_(tmp_path / "copy", ["birds"])
+    assert sizes(one.task) == (19, 5, 6)
+    assert "there is one split only, so its rows were divided into train, val and test" in one.report.notes
+
+
+def test_train_and_validation_are_enough_of_a_saved_data_set(tmp_path):
+    saved(tmp_path / "copy/train", rows_of(30, 0))
+    saved(tmp_path / "copy/validation", rows_of(6, 1))
+    assert sizes(data.import_(tmp_path / "copy", ["birds"])[0].task) == (24, 6, 6)
+
+
+def test_a_split_of_another_name_is_left_out_and_told(tmp_path):
+    for seed, split in enumerate(("train", "test", "extra")):
+        saved(tmp_path / "copy" / split, rows_of(30, seed))
+    (source,) = sources(tmp_path / "copy", ["birds"])
+    assert source.sizes == {"train": 24, "val": 6, "test": 30}
+    assert len(source.left_out) == 2
+    assert all(told.endswith("neither train, validation nor test by its name") for told in source.left_out)
+
+
+def test_names_of_labels_that_do_not_occur_make_no_classes(tmp_path):
+    saved(tmp_path / "copy", rows_of(30, 0), (*BIRDS, "dodo"))
+    (source,) = sources(tmp_path / "copy", ["birds"])
+    assert source.task.class_names == BIRDS
+    assert source.left_out == ("dodo: classes without a picture",)
+
+
+def test_a_label_without_a_name_is_refused(tmp_path):
+    saved(tmp_path / "copy", [*rows_of(30, 0), (b"", 3)])
+    refused(tmp_path / "copy", r"00001-of-00002\.arrow row 15: label '3' is not in 0\.\.2")
 
 
 def test_the_cache_of_the_library_is_read_too(tmp_path):
@@ -363,14 +267,14 @@ def test_two_copies_of_a_split_are_not_taken_for_one(tmp_path):
     refused(tmp_path / "copy", r"has the split train more than once: .*a/train and .*b/train; name one")
 
 
-def test_images_that_are_only_paths_are_refused(tmp_path):
+def test_images_that_are_only_absolute_paths_are_refused(tmp_path):
     (tmp_path / "copy").mkdir()
     table = pa.table({"image": [{"bytes": None, "path": "/a.jpg"}] * 10, "label": [0, 1] * 5})
     pq.write_table(table, tmp_path / "copy/train.parquet")
-    refused(tmp_path / "copy", "has no encoded image in column image")
+    refused(tmp_path / "copy", "'/a.jpg' is an absolute path; .*--allow-outside")
 
 
 def test_columns_that_are_missing_are_named(tmp_path):
     (tmp_path / "copy").mkdir()
     pq.write_table(pa.table({"image": [b"x"], "name": ["owl"]}), tmp_path / "copy/train.parquet")
-    refused(tmp_path / "copy", "has no column label; its columns: image, name")
+    refused(tmp_path / "copy", "needs the columns path and label; it has: image, name")

@@ -1,11 +1,15 @@
 """How images become pixels, whatever they come as."""
 
 import io
+import re
+import sys
+import warnings
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, PngImagePlugin
 from vtab import encode, picture
 
 from idat_tune import data
@@ -132,10 +136,13 @@ def bomb(side):
     return bytes(small)
 
 
-@pytest.mark.parametrize("side", [9_000, 30_000])
+@pytest.mark.parametrize("side", [9_000, 12_000, 30_000])
 def test_decompression_bombs_are_refused_before_they_are_decoded(side):
-    with pytest.raises(BadInput, match=r"bomb\.png has .*more than the 64,000,000"):
-        pixels.read(bomb(side), "bomb.png")
+    pixels._known.cache_clear()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # Pillow's own words about it are for programmers
+        with pytest.raises(BadInput, match=r"bomb\.png has .*more than the 64,000,000"):
+            pixels.read(bomb(side), "bomb.png")
 
 
 def test_a_truncated_image_is_named(image):
@@ -145,23 +152,119 @@ def test_a_truncated_image_is_named(image):
             pixels.read(encoded[: len(encoded) * 2 // 3], "a/b.jpg")
 
 
-@pytest.mark.parametrize(("encoded", "what"), [(b"", "is empty"), (b"hello", "is not a readable image")])
-def test_what_is_no_image_is_named(encoded, what):
-    with pytest.raises(BadInput, match=f"x.png {what}"):
-        pixels.read(encoded, "x.png")
+# What it is and the way out are said of anything that is often saved under the name of an image.
+NO_IMAGES = [
+    (b"", "is empty; fetch it again"),
+    (b"hello", "is not a readable image (known: JPEG, PNG"),
+    (b"version https://git-lfs.github.com/spec/v1\noid sha256:0", "is a Git LFS pointer"),
+    (b"\xef\xbb\xbf\n <!DOCTYPE HTML><html>404", "is a web page"),
+    (b"<html><body>", "is a web page"),
+    (b"<svg xmlns=", "is an SVG drawing; save it as PNG"),
+    (b'{"error": 404}', "is JSON and no image"),
+    (b"%PDF-1.7", "is a PDF document; save it as PNG"),
+    (b"%!PS-Adobe-3.0 EPSF-3.0", "is PostScript; save it as PNG"),
+    (b"PK\x03\x04rest", "is a zip archive; unpack it"),
+    (b"\x93NUMPY\x01", "is a NumPy array"),
+    (bytes(128) + b"DICM", "is a DICOM file; save its pixels as PNG or TIFF of 16 bits"),
+    (b"\0\0\0\x18ftypmp42", "is a film"),
+    (bytes(4096), "holds nothing but zeros"),
+]
+
+
+@pytest.mark.parametrize(("encoded", "what"), NO_IMAGES)
+def test_what_is_no_image_is_called_what_it_is(encoded, what):
+    with pytest.raises(BadInput, match=re.escape(f"x.jpg {what}")):
+        pixels.read(encoded, "x.jpg")
+
+
+def test_no_format_that_runs_another_program_is_read(image, monkeypatch):
+    from PIL import EpsImagePlugin
+
+    monkeypatch.setattr(EpsImagePlugin, "Ghostscript", lambda *_: pytest.fail("PostScript was run"))
+    with pytest.raises(BadInput, match=r"x\.jpg is PostScript"):
+        pixels.read(encode(image, "EPS"), "x.jpg")
+    for kind in ("PDF", "PSD", "ICO", "TGA"):
+        assert kind not in pixels.FORMATS
+
+
+def test_every_format_has_names_and_every_name_a_format():
+    Image.init()
+    known = {Image.EXTENSION.get(suffix, "HEIF") for suffix in pixels.SUFFIXES} - {"MPO"}
+    assert known == {*pixels.FORMATS, pixels.HEIC}
+    assert all(Path(f"x{suffix}").suffix == suffix == suffix.lower() for suffix in pixels.SUFFIXES)
+
+
+@pytest.mark.parametrize(("kind", "options"), [("AVIF", {}), ("JPEG2000", {}), ("MPO", {"save_all": True})])
+def test_formats_of_cameras_browsers_and_phones_are_read(image, kind, options):
+    difference = data.decode(reopened(image, kind, **options), 16).astype(int) - data.decode(image, 16)
+    assert np.abs(difference).mean() < 15
+
+
+def heic(image):
+    pillow_heif = pytest.importorskip("pillow_heif")
+    buffer = io.BytesIO()
+    pillow_heif.from_pillow(image).save(buffer)
+    return buffer.getvalue()
+
+
+def test_heic_is_read_with_the_extra(image):
+    difference = data.decode(pixels.read(heic(image)), 16).astype(int) - data.decode(image, 16)
+    assert np.abs(difference).mean() < 15
+
+
+def test_heic_without_the_extra_names_it(image, monkeypatch):
+    encoded = b"\0\0\0\x18ftypmif1\0\0\0\0mif1heic"
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    with pytest.raises(
+        BadInput, match=re.escape('a.jpg is a HEIC photo, which wants an extra: pip install "idat-tune')
+    ):
+        pixels.read(encoded, "a.jpg")
+
+
+def test_a_generic_brand_that_is_avif_wants_no_extra(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    with pytest.raises(BadInput, match="is not a readable image"):
+        pixels.read(b"\0\0\0\x18ftypmif1\0\0\0\0mif1avif", "a.avif")
+
+
+@pytest.mark.parametrize("compressed", [True, False])
+def test_a_png_with_more_text_than_pillow_takes_is_read(image, compressed):
+    text = PngImagePlugin.PngInfo()
+    text.add_text("xmp", "x" * 3_000_000, zip=compressed)
+    encoded = encode(image, "PNG", pnginfo=text)
+    assert np.array_equal(data.decode(pixels.read(encoded), 16), data.decode(image, 16))
+
+
+def test_lab_and_ycbcr_become_rgb(image):
+    from PIL import ImageCms
+
+    to_lab = ImageCms.buildTransform(ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB"), "RGB", "LAB")
+    for stored in (ImageCms.applyTransform(image, to_lab), image.convert("YCbCr")):
+        difference = data.decode(reopened(stored, "TIFF"), 16).astype(int) - data.decode(image, 16)
+        assert np.abs(difference).mean() < 4
+
+
+@pytest.mark.parametrize("kind", ["GIF", "PNG", "TIFF", "WEBP"])
+def test_further_frames_are_remarked(image, kind):
+    assert pixels.remark(encode(image, kind)) == ""
+    several = encode(image, kind, save_all=True, append_images=[image.rotate(9), image.rotate(20)])
+    assert pixels.remark(several) == pixels.FRAMES
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning:PIL")
 def test_random_bytes_in_an_image_never_raise_anything_else(image):
     rng = np.random.default_rng(0)
-    for kind in ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF"):
-        encoded = bytearray(encode(image, kind))
+    deep = Image.fromarray(np.asarray(image.convert("L")).astype(np.uint16) * 99)
+    kinds = [(image, kind) for kind in ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "AVIF", "JPEG2000")]
+    for stored, kind in [*kinds, (deep, "TIFF"), (deep, "PNG"), (image.convert("LAB"), "TIFF")]:
+        encoded = bytearray(encode(stored, kind))
         for _ in range(40):
             broken = encoded.copy()
             for place in rng.integers(0, len(broken), 4):
                 broken[place] = rng.integers(256)
             try:
                 data.decode(pixels.read(bytes(broken), "x"), 8)
+                pixels.remark(bytes(broken))
             except BadInput:
                 continue
 

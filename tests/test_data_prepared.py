@@ -132,7 +132,8 @@ def test_windows_line_ends_and_empty_lines_do_no_harm(dtd, store):
         ("images/test/000003.jpg 1.5", "is not a path, a space and a label"),
         ("3", "no path|is not a path"),
         ("images/test/000003.jpg -1", r"label -1 is not in 0\.\.46"),
-        ("images/test/000003.jpg 47", r"label 47 is not in 0\.\.46"),
+        ("images/test/000003.jpg 47", r"label 47 is not in 0\.\.46; take 1 off each if these begin at 1"),
+        ("images/test/000003.jpg 48", r"label 48 is not in 0\.\.46$"),
         ("images/test/nowhere.jpg 0", "'images/test/nowhere.jpg' is missing"),
         ("images/test/000001.jpg 1", "is listed in line 2 already"),
         ("images/train800/000001.jpg 1", "is in train800.txt too"),
@@ -148,6 +149,13 @@ def test_a_bad_line_is_named_by_file_and_number(dtd, store, line, what):
 def test_a_val_image_from_train_is_refused(dtd, store):
     edit(dtd / "val200.txt", lambda lines: ["images/train800/000000.jpg 0\n", *lines[1:]])
     refused(dtd, r"val200\.txt line 1: 'images/train800/000000\.jpg' is in train800\.txt too")
+
+
+@pytest.mark.parametrize("blank", ["\t", "   ", " \t"])
+def test_lists_may_have_tabs_or_several_spaces(dtd, store, blank):
+    for name in ("train800", "val200", "train800val200", "test"):
+        edit(dtd / f"{name}.txt", lambda lines: [line.replace(" ", blank) for line in lines])
+    assert data.import_(dtd, any_size=True)[0].images == 48
 
 
 def test_val_images_that_are_copies_of_train_images_are_refused_where_they_are_many(dtd, store):
@@ -207,10 +215,10 @@ def test_zip_entries_that_escape_are_refused(tmp_path, store):
     refused(tmp_path / "bad.zip", r"bad\.zip, entry '\.\./\.\./outside\.jpg': .* leads out")
 
 
-def test_a_zip_of_something_else_is_refused(tmp_path, store):
+def test_a_zip_of_something_else_is_no_prepared_copy(tmp_path, store):
     with zipfile.ZipFile(tmp_path / "birds.zip", "w") as archive:
         archive.writestr("owl/1.jpg", b"x")
-    refused(tmp_path / "birds.zip", r"no task in .*birds\.zip; .* must be unpacked first", names=["birds"])
+    refused(tmp_path / "birds.zip", r"no task in .*birds\.zip; expected <task>/train800\.txt", kind="prepared")
 
 
 def test_a_broken_zip_is_refused(dtd, tmp_path, store):

@@ -17,7 +17,7 @@ import pytest
 import vtab
 
 from idat_tune import data, tasks
-from idat_tune.data import cache, checks
+from idat_tune.data import cache, examined
 from idat_tune.errors import BadInput
 
 
@@ -238,8 +238,10 @@ def test_importing_again_from_the_same_source_does_nothing(svhn, source):
 
 def test_importing_from_another_source_must_be_asked_for(svhn, tmp_path):
     other = vtab.make(tmp_path / "other", ["svhn"], pixels=30)
-    with pytest.raises(BadInput, match=r"svhn is in .* already, imported from .*; import over it with --replace"):
+    again = f"`idat-tune data import --from {other / 'svhn'} --task svhn --any-size --replace`"
+    with pytest.raises(BadInput, match="svhn is in .* already, imported from .*; import over it with") as failure:
         data.import_(other, any_size=True)
+    assert again in str(failure.value)
     assert not data.import_(other, any_size=True, replace=True)[0].already
 
 
@@ -265,11 +267,11 @@ def test_an_interrupted_import_is_no_import_and_goes_on_where_it_was(source, hom
     with pytest.raises(BadInput, match="only half imported"):
         data.require("svhn")
 
-    examined = []
-    examine = checks.examine
-    monkeypatch.setattr(checks, "examine", lambda one: examined.append(one.name) or examine(one))
+    looked_at = []
+    examine = examined.examine
+    monkeypatch.setattr(examined, "examine", lambda one: looked_at.append(one.name) or examine(one))
     (one,) = data.import_(source, ["svhn"], any_size=True)
-    assert len(examined) == 16  # train and val were kept
+    assert len(looked_at) == 16  # train and val were kept
     assert one.report.ok
     assert one.report.images == {"train": 24, "val": 8, "test": 16}
     data.import_(source, ["svhn"], any_size=True, folder=home / "anew")
@@ -355,7 +357,9 @@ def test_a_store_of_a_newer_version_is_refused(svhn):
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"format": 1}', '{"format": 1, "task": {"colour": 1}}'])
 def test_a_damaged_manifest_is_refused(svhn, text):
     (svhn / "task.json").write_text(text)
-    with pytest.raises(BadInput, match=r"task\.json is damaged; import svhn again with --replace"):
+    with pytest.raises(
+        BadInput, match=r"task\.json is damaged; remove svhn with `idat-tune data remove --task svhn` and"
+    ):
         data.require("svhn")
 
 

@@ -139,11 +139,17 @@ def test_a_run_that_diverges_says_where():
         trained(config)
 
 
+def test_with_fewer_images_than_a_batch_a_step_takes_all_of_them():
+    few, many = (list(run.run(glyphs(batch_size=size), noise(20))) for size in (20, 32))
+    assert [epoch.train_loss for epoch in few] == [epoch.train_loss for epoch in many]
+    assert run.run(glyphs(batch_size=32), noise(20)).config.batch_size == 20
+
+
 @pytest.mark.parametrize(
     ("config", "images", "sentence"),
     [
         (glyphs(), noise(64, size=28), "student glyph_base takes 1x32x32 images, not 1x28x28"),
-        (glyphs(batch_size=65), noise(64), "batch_size 65 is larger than the 64 training images"),
+        (glyphs(), noise(0), "there are no images to train with"),
         (glyphs(teacher="random:vit_tiny_patch16_224"), noise(64), "both see the same, so choose alike"),
         (glyphs(device="cuda:77"), noise(64), "device 'cuda:77' is not on this machine"),
         (glyphs(student="vit_tiny_patch16_225"), noise(64), "unknown backbone 'vit_tiny_patch16_225'"),

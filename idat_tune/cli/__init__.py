@@ -13,6 +13,9 @@ __all__ = ["app", "bench", "images", "look", "main", "runs", "use"]
 
 def main() -> None:
     """Run a command: errors of ours become one sentence on stderr and their exit code."""
+    # Names that this terminal cannot show (of files whose bytes are no text, say) are shown escaped, not refused.
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         app()
     except IdatError as failure:

@@ -1,6 +1,7 @@
-"""The commands about images: data import, verify, list, export."""
+"""The commands about images: data import, verify, list, export, remove."""
 
 import shlex
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -8,6 +9,9 @@ from typing import Annotated, Any
 import typer
 
 from idat_tune.cli.shared import Json, app, console, print_json, program, progress
+from idat_tune.errors import BadInput
+
+_MOST_SHOWN = 40  # of the kinds of things that were left out
 
 data_app = typer.Typer(
     help="The images of tasks: bring, check, list, take them.", no_args_is_help=True, rich_markup_mode=None
@@ -22,7 +26,9 @@ Folder = Annotated[Path | None, typer.Option("--data", metavar="DIR", help="The 
 
 @data_app.command("import")
 def import_(
-    source: Annotated[Path, typer.Option("--from", metavar="PATH", help="A prepared copy of VTAB-1K, or your images.")],
+    source: Annotated[
+        Path, typer.Option("--from", metavar="PATH", help="A folder, archive or list: VTAB-1K, or your images.")
+    ],
     task: Tasks = [],  # noqa: B006
     kind: Annotated[str, typer.Option(help="What PATH is, where it is not to be found out.")] = "auto",
     train_images: Annotated[int | None, typer.Option(metavar="N", help="Of your own task: train and val.")] = None,
@@ -38,6 +44,9 @@ def import_(
     group_pattern: Annotated[
         str | None, typer.Option(metavar="REGEX", help="The same from file names: what its first group matches.")
     ] = None,
+    layout: Annotated[
+        str, typer.Option(help="What your folders are: classes, splits (of classes) or parts (of classes, pooled).")
+    ] = "auto",
     drop_conflicts: Annotated[
         bool, typer.Option("--drop-conflicts", help="Leave out pictures that stand under two labels.")
     ] = False,
@@ -49,38 +58,44 @@ def import_(
         bool, typer.Option("--any-size", help="Accept other numbers of images than the table has.")
     ] = False,
     replace: Annotated[bool, typer.Option("--replace", help="Import again what is there already.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show what would be imported, and import nothing.")
+    ] = False,
     folder: Folder = None,
     as_json: Json = False,
 ) -> None:
-    """Import tasks: a prepared copy of VTAB-1K (folder or zip), or a folder, CSV or Parquet file of your own images."""
+    """Import tasks: a prepared copy of VTAB-1K, or a folder, zip, tar, CSV or Parquet file of your own images."""
     from idat_tune import data
+    from idat_tune.data import ways
 
+    choices: dict[str, Any] = {
+        "kind": kind,
+        "any_size": any_size,
+        "train_images": train_images,
+        "seed": seed,
+        "path_column": path_column,
+        "label_column": label_column,
+        "split_column": split_column,
+        "group_column": group_column,
+        "group_pattern": group_pattern,
+        "layout": layout,
+        "drop_conflicts": drop_conflicts,
+        "allow_outside": allow_outside,
+    }
+    if dry_run:
+        _show_planned(ways.sources(source, task or None, **choices), as_json)
+        return
+    more: dict[str, Any] = {"skip_bad": skip_bad, "replace": replace, "folder": folder}
     with progress("importing", as_json) as step:
-        imported = data.import_(
-            source,
-            task or None,
-            kind=kind,
-            train_images=train_images,
-            seed=seed,
-            skip_bad=skip_bad,
-            any_size=any_size,
-            path_column=path_column,
-            label_column=label_column,
-            split_column=split_column,
-            group_column=group_column,
-            group_pattern=group_pattern,
-            drop_conflicts=drop_conflicts,
-            allow_outside=allow_outside,
-            replace=replace,
-            folder=folder,
-            progress=step,
-        )
+        imported = data.import_(source, task or None, progress=step, **more, **choices)
     if as_json:
         print_json([_plain(found) for found in imported])
         return
     for found in imported:
         state = "was there already" if found.already else f"{found.images:,} images imported"
         typer.echo(f"{found.task.name}: {state}, in {found.where}")
+        sizes = {"train": found.task.train, "val": found.task.val, "test": found.task.test}
+        _show_taken(found.class_counts, sizes, found.left_out)
         if found.report:
             _show_report(found.report)
 
@@ -91,7 +106,13 @@ def verify(task: Tasks = [], folder: Folder = None, as_json: Json = False) -> No
     from idat_tune import data, tasks
 
     data.register_own(folder)
-    there = [found.task.name for found in data.listing(folder) if found.state in ("complete", "stand-in")]
+    listed = data.listing(folder)
+    spoilt = [] if task else [found for found in listed if found.why]
+    there = [found.task.name for found in listed if found.state in ("complete", "stand-in")]
+    if not task and not there and not spoilt:
+        raise BadInput(
+            f"there is nothing to verify in {data.folder(folder)}: no task is imported; `{program()} data import` does"
+        )
     reports = []
     for name in [known.name for known in tasks.select(task)] if task else there:
         with progress(f"verifying {name}", as_json) as step:
@@ -102,8 +123,27 @@ def verify(task: Tasks = [], folder: Folder = None, as_json: Json = False) -> No
         for report in reports:
             typer.echo(f"{report.task}: {'wrong' if report.problems else 'whole'}, content {report.content_hash}")
             _show_report(report)
-    if any(report.problems for report in reports):
+    for found in spoilt:
+        typer.echo(f"{found.task.name}: {found.state}: {found.why}", err=as_json)
+    if spoilt or any(report.problems for report in reports):
         raise SystemExit(1)
+
+
+@data_app.command()
+def remove(
+    task: Annotated[list[str], typer.Option("--task", metavar="NAME", help="A task; may be given several times.")],
+    folder: Folder = None,
+    as_json: Json = False,
+) -> None:
+    """Delete what was imported of a task, whole, half or damaged; searches and students of it stay."""
+    from idat_tune import data
+
+    removed = [data.remove(name, folder) for name in dict.fromkeys(task)]
+    if as_json:
+        print_json([_plain(gone) for gone in removed])
+        return
+    for gone in removed:
+        typer.echo(f"{gone.task}: removed, {gone.bytes / 1e6:.1f} MB in {', '.join(map(str, gone.where))}")
 
 
 @data_app.command("list")
@@ -138,6 +178,43 @@ def export(
         return
     typer.echo(f"{len(written):,} images of {task} {split} in {to}, a folder per class, such as {written[0]}")
     typer.echo(f"try a student on them: {program()} predict EXPORT {shlex.quote(str(to))}")
+
+
+def _show_planned(found: list[Any], as_json: bool) -> None:
+    """What sources would become, as far as it is known before the images are read."""
+    planned = [
+        {
+            "dry_run": True,
+            "task": _plain(source.task),
+            "images": sum(source.sizes.values()),
+            "splits": dict(source.sizes),
+            "class_counts": source.counts_by_name(),
+            "left_out": list(source.left_out),
+            "notes": list(source.notes),
+            "path": source.path,
+        }
+        for source in found
+    ]
+    if as_json:
+        print_json(planned)
+        return
+    for one in planned:
+        typer.echo(f"{one['task']['name']}: {one['images']:,} images would be imported from {one['path']}")
+        _show_taken(one["class_counts"], one["splits"], one["left_out"])
+        for sentence in one["notes"]:
+            typer.echo(f"  {sentence}")
+
+
+def _show_taken(class_counts: Mapping[str, int], sizes: Mapping[str, int], left_out: Sequence[str]) -> None:
+    from idat_tune.data.sources import class_line
+    from idat_tune.data.trees import printable
+
+    if class_counts:
+        typer.echo(f"  {printable(class_line(class_counts))}")
+    typer.echo("  " + ", ".join(f"{split} {images:,}" for split, images in sizes.items()))
+    if left_out:
+        more = f", and {len(left_out) - _MOST_SHOWN:,} more (--json names all)" if len(left_out) > _MOST_SHOWN else ""
+        typer.echo(f"  left out: {', '.join(left_out[:_MOST_SHOWN])}{more}")
 
 
 def _show_report(report: Any) -> None:

@@ -73,7 +73,7 @@ def search(
     as_json: Json = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="A line per trial instead of the live view.")] = False,
 ) -> None:
-    """Search the best config of a task, train it on all 1,000 images, test it once."""
+    """Search the best config of a task, train it on train and val, test it once."""
     from idat_tune import tasks
     from idat_tune.config import parse_assignments
     from idat_tune.search import Resources, plan_search
@@ -114,6 +114,8 @@ def search(
         )
         for known in chosen
     ]
+    for plan in plans:
+        _caution(plan)
     resources = Resources(hours, gpus_per_trial, max_concurrent, address, gpu_hours, patience, stacked)
     if dry_run:
         _dry_run(plans, resources, price_per_hour, as_json)
@@ -130,6 +132,14 @@ def search(
         typer.echo(f"all tasks     {table}\n" * several + f"compare       {program()} ui --out {out}")
     if any(result["winner"] is None or result["winner"]["test_accuracy"] is None for result in results):
         raise SystemExit(1)
+
+
+def _caution(plan: Any) -> None:
+    """Say on stderr what is to be said of a task with few images."""
+    from idat_tune import data
+
+    for sentence in data.cautions(data.task(plan.task.name), plan.config_of({}).batch_size):
+        typer.echo(f"{plan.task.name}: {sentence}", err=True)
 
 
 def _dry_run(plans: list[Any], resources: Any, price_per_hour: float | None, as_json: bool) -> None:
@@ -227,9 +237,7 @@ def train(
     out: Annotated[Path | None, typer.Option(metavar="DIR", help="Export the student into this folder.")] = None,
     assignments: Set = [],  # noqa: B006
     weights: Weights = None,
-    test: Annotated[
-        bool, typer.Option("--test", help="Train on all 1,000 images and measure on the test split.")
-    ] = False,
+    test: Annotated[bool, typer.Option("--test", help="Train on train and val and measure on the test split.")] = False,
     as_json: Json = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No line per epoch.")] = False,
 ) -> None:
@@ -241,6 +249,8 @@ def train(
     from idat_tune import data
 
     data.require(config.task)
+    for sentence in data.cautions(data.task(config.task), config.batch_size):
+        typer.echo(sentence, err=True)
     from idat_tune.single import train_once
 
     def line(epoch: Any) -> None:

@@ -2,15 +2,17 @@
 
 # Light: submodules import numpy, pyarrow and PIL inside their functions.
 from idat_tune.data.cache import in_order
-from idat_tune.data.checks import Duplicates, Report
+from idat_tune.data.checks import Report, cautions
+from idat_tune.data.deep import check_range
 from idat_tune.data.exporting import export
 from idat_tune.data.folds import fold, fold_rows, joined
 from idat_tune.data.importing import Imported
+from idat_tune.data.leaks import Duplicates
 from idat_tune.data.loading import Images, batches, load
 from idat_tune.data.pixels import SUFFIXES, decode
 from idat_tune.data.sources import Choices, is_image_name, read_image
-from idat_tune.data.store import content_hash, folder, own_tasks, register_own, require, task
-from idat_tune.data.verifying import Listed, listing, verify
+from idat_tune.data.store import content_hash, folder, intensity, own_tasks, register_own, require, task
+from idat_tune.data.verifying import Listed, Removed, listing, remove, verify
 from idat_tune.data.ways import import_
 
 __all__ = [
@@ -20,8 +22,11 @@ __all__ = [
     "Images",
     "Imported",
     "Listed",
+    "Removed",
     "Report",
     "batches",
+    "cautions",
+    "check_range",
     "content_hash",
     "decode",
     "export",
@@ -30,6 +35,7 @@ __all__ = [
     "folder",
     "import_",
     "in_order",
+    "intensity",
     "is_image_name",
     "joined",
     "listing",
@@ -37,6 +43,7 @@ __all__ = [
     "own_tasks",
     "read_image",
     "register_own",
+    "remove",
     "require",
     "task",
     "verify",

@@ -12,14 +12,14 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from idat_tune.data import files, parquet, pixels, store
+from idat_tune.data import deep, files, parquet, pixels, store
 from idat_tune.data.store import Manifest
 from idat_tune.errors import BadInput
 
 if TYPE_CHECKING:
     import numpy as np
 
-_VERSION = 1  # raised when `pixels.decode` changes what it gives
+_VERSION = 2  # raised when `pixels.decode` changes what it gives
 _LARGEST = 24 * 2**30  # bytes of pixels; more is decoded in memory by mistake only
 
 
@@ -30,6 +30,7 @@ class Shape:
     size: int
     channels: int
     interpolation: str
+    intensity: deep.Range | None = None  # of images with more than 8 bits: which values are black and white
 
     def __post_init__(self) -> None:
         pixels.check_shape(self.size, self.channels, self.interpolation)
@@ -60,8 +61,13 @@ def mapped(manifest: Manifest, shape: Shape, root: Path | None = None) -> tuple[
 
 def forget(name: str, root: Path | None = None) -> None:
     """Delete what is cached of a task."""
-    for path in _folder(root).glob(f"{name}-*"):
+    for path in held(name, root):
         path.unlink(missing_ok=True)
+
+
+def held(name: str, root: Path | None = None) -> list[Path]:
+    """The files of what is cached of a task."""
+    return sorted(_folder(root).glob(f"{name}-*"))
 
 
 def decoded(images: Iterable[parquet.Encoded], shape: Shape) -> Iterator[np.ndarray]:
@@ -88,12 +94,12 @@ def in_order(function: Any, items: Iterable[Any]) -> Iterator[Any]:
 
 
 def _decode(one: parquet.Encoded, shape: Shape) -> np.ndarray:
-    return pixels.decode_bytes(one.image, one.name, shape.size, shape.channels, shape.interpolation)
+    return pixels.decode_bytes(one.image, one.name, shape.size, shape.channels, shape.interpolation, shape.intensity)
 
 
 def _path(manifest: Manifest, shape: Shape, root: Path | None) -> Path:
     address = [_VERSION, manifest.splits["train"].hash, manifest.splits["val"].hash]
-    address += [shape.size, shape.channels, shape.interpolation]
+    address += [shape.size, shape.channels, shape.interpolation, shape.intensity]
     digest = hashlib.sha256(json.dumps(address).encode()).hexdigest()[:16]
     return _folder(root) / f"{manifest.task.name}-{digest}.arrow"
 
@@ -129,9 +135,10 @@ def _build(path: Path, manifest: Manifest, shape: Shape, root: Path | None) -> N
 
     images = manifest.splits["train"].images + manifest.splits["val"].images
     if images * shape.bytes > _LARGEST:
+        import_again = store.again(manifest.task.name, manifest.source.get("path", "PATH"), root)
         raise BadInput(
             f"{images:,} images at size {shape.size} are {images * shape.bytes / 2**30:.0f} GB of pixels, more than "
-            f"{_LARGEST / 2**30:.0f} GB; import {manifest.task.name} again with fewer (--train-images)"
+            f"{_LARGEST / 2**30:.0f} GB; take fewer: `{import_again} --train-images N`"
         )
     home = store.place(manifest.task.name, root)
     encoded = chain.from_iterable(chain(*(parquet.read(home / f"{split}.parquet") for split in ("train", "val"))))

@@ -1,34 +1,22 @@
-"""What can be wrong with images: every one is decoded, hashed and counted; the splits are compared."""
+"""What can be wrong with a task's images: they are counted, and the splits compared."""
 
 from __future__ import annotations
 
 import hashlib
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from idat_tune.data import files, pixels
-from idat_tune.data.parquet import Encoded
+from idat_tune.data import deep, leaks
+from idat_tune.data.deep import Range
+from idat_tune.data.examined import Image, Split
+from idat_tune.data.leaks import Duplicates
 from idat_tune.data.store import STORED
 from idat_tune.errors import BadInput
 from idat_tune.tasks import Task
 
-if TYPE_CHECKING:
-    import numpy as np
-
-MOST_SHARED = 0.05  # of val may also be in train; more is taken for a mistake
-
-
-@dataclass(frozen=True)
-class Duplicates:
-    """Images that are in two splits."""
-
-    first: str  # split
-    second: str  # split
-    bytes: int  # images of the second whose file is in the first
-    pixels: int  # images of the second that look exactly like one in the first
-    example: str  # the name of one; empty where there is none
+FEWEST_VAL = 25  # images of val: with fewer, one image is more than 4 points
 
 
 @dataclass(frozen=True)
@@ -46,7 +34,8 @@ class Report:
     stand_in: bool
     content_hash: str
     problems: tuple[str, ...] = ()  # sentences; none means the images are whole
-    notes: tuple[str, ...] = ()  # sentences worth knowing
+    notes: tuple[str, ...] = ()  # sentences worth knowing, of the import
+    cautions: tuple[str, ...] = ()  # and of the images themselves: how they are read, whether they are enough
 
     @property
     def ok(self) -> bool:
@@ -57,7 +46,7 @@ class Report:
     def findings(self) -> tuple[str, ...]:
         """What is worth knowing beside the problems, in sentences."""
         width, height = self.mean_size
-        found = [f"images are {width:.0f} x {height:.0f} pixels in the mean", *self.notes]
+        found = [f"images are {width:.0f} x {height:.0f} pixels in the mean", *self.notes, *self.cautions]
         if self.stand_in:
             found.append("a stand-in: other numbers of images than the benchmark has, so not comparable with it")
         if self.missing_classes:
@@ -73,70 +62,18 @@ class Report:
         return tuple(found)
 
 
-@dataclass(frozen=True)
-class Image:
-    """What one image is, without its pixels."""
-
-    name: str
-    label: int
-    bytes_digest: bytes  # sha256 of the file
-    pixels_digest: bytes  # sha256 of the upright RGB pixels, before any resizing
-    size: tuple[int, int]  # width, height
-
-
-@dataclass
-class Split:
-    """The images of a split in their order, and what could not be read."""
-
-    images: list[Image]
-    bad: list[str]  # sentences that name them
-
-    @property
-    def hash(self) -> str:
-        """sha256 over labels and files, in order."""
-        digest = hashlib.sha256()
-        for image in self.images:
-            digest.update(image.label.to_bytes(8, "little", signed=True) + image.bytes_digest)
-        return digest.hexdigest()
-
-    def save(self, path: Path) -> None:
-        """Keep it beside a half imported split, so that the images need not be decoded again."""
-        import numpy as np
-
-        with files.whole(path) as file:
-            np.savez(
-                file,
-                name=np.array([image.name for image in self.images]),
-                label=np.array([image.label for image in self.images]),
-                digests=_digests(self.images),
-                size=np.array([image.size for image in self.images]),
-                bad=np.array(self.bad, dtype=np.str_),
-            )
-
-    @classmethod
-    def load(cls, path: Path) -> Split:
-        """What `save` wrote; raises OSError or ValueError where there is nothing of use."""
-        import numpy as np
-
-        with np.load(path, allow_pickle=False) as kept:
-            rows = zip(kept["name"].tolist(), kept["label"].tolist(), kept["digests"], kept["size"], strict=True)
-            images = [
-                Image(name, label, digests[0].tobytes(), digests[1].tobytes(), (int(size[0]), int(size[1])))
-                for name, label, digests, size in rows
-            ]
-            return cls(images, kept["bad"].tolist())
-
-
-def examine(one: Encoded) -> Image:
-    """Decode and hash one image.
+def intensity(train: Split) -> Range | None:
+    """The range of values that becomes black to white in all images of more than 8 bits of a task.
 
     Raises:
-        BadInput: it cannot be decoded; names it.
+        BadInput: some hold fractions of 1 and others counts, for which there is no one range.
     """
-    flat = pixels.flatten(pixels.read(one.image, one.name))
-    seen = hashlib.sha256(b"%d %d " % flat.size)
-    seen.update(flat.convert("RGB").tobytes())
-    return Image(one.name, one.label, hashlib.sha256(one.image).digest(), seen.digest(), flat.size)
+    found = [(image.name, image.values) for image in train.images if image.values]
+    counts = next((name for name, values in found if values.whole and values.most > 1), "")
+    shares = next((name for name, values in found if not values.whole and values.least >= -1 and values.most <= 1), "")
+    if counts and shares:
+        raise BadInput(f"{shares} has fractions of 1 and {counts} has counts; a task has one range: save all alike")
+    return deep.range_of(values for _, values in found)
 
 
 def content_hash(hashes: Sequence[str], classes: int) -> str:
@@ -152,8 +89,9 @@ def report(
     skipped: tuple[str, ...] = (),
     stand_in: bool = False,
     notes: tuple[str, ...] = (),
+    intensity: Range | None = None,
 ) -> Report:
-    """Compare the splits of a task with each other and with what is expected of it."""
+    """Compare the splits of a task with each other and with what is expected of it; `intensity` is its range."""
     sizes = {split: len(splits[split].images) for split in STORED}
     wanted = {"train": expected.train, "val": expected.val, "test": expected.test}
     everything = [image for split in STORED for image in splits[split].images]
@@ -166,25 +104,60 @@ def report(
         _mean_size(everything),
         tuple(sorted(set(range(task.classes)) - {image.label for image in splits["train"].images})),
         (
-            _duplicates("train", splits["train"].images, "val", splits["val"].images),
-            _duplicates("trainval", trainval, "test", splits["test"].images),
+            leaks.between("train", splits["train"].images, "val", splits["val"].images),
+            leaks.between("trainval", trainval, "test", splits["test"].images),
         ),
         skipped,
         stand_in,
         content_hash([splits[split].hash for split in STORED], task.classes),
         tuple(_problems(task, sizes, wanted, splits, len(skipped), stand_in)),
         notes,
+        (*_remarks(everything), *_deep(splits, intensity), *cautions(task)),
     )
 
 
-def refuse_shared(found: Report) -> None:
-    """Raises BadInput if val shares so many images with train that it cannot tell what was learnt."""
-    shared = found.duplicates[0]
-    if shared.pixels > MOST_SHARED * found.images["val"]:
-        raise BadInput(
-            f"{shared.pixels} of {found.images['val']} val images of {found.task} are in train too, {shared.example} "
-            "for one; put each image into one split only"
+def cautions(task: Task, batch: int | None = None) -> tuple[str, ...]:
+    """What is to be said of a task with few images, in sentences.
+
+    Args:
+        task: with the sizes as they are.
+        batch: how many images a training step takes; the default of RunConfig if absent.
+    """
+    if batch is None:
+        from idat_tune.config import RunConfig
+
+        batch = int(RunConfig.model_fields["batch_size"].default)
+    found = []
+    if task.train < batch:
+        found.append(f"{task.train} images to train with are fewer than a batch of {batch}: a step takes all of them")
+    if task.val < FEWEST_VAL:
+        found.append(
+            f"val has {task.val} image{'s' if task.val > 1 else ''}: accuracy on it comes in steps of "
+            f"{100 / max(1, task.val):.0f} points, too coarse to choose by; give it more"
         )
+    return tuple(found)
+
+
+def _remarks(images: list[Image]) -> list[str]:
+    found: dict[str, list[str]] = defaultdict(list)
+    for image in images:
+        if image.remark:
+            found[image.remark].append(image.name)
+    return [f"{len(names)} images have {remark}: {names[0]} for one" for remark, names in found.items()]
+
+
+def _deep(splits: dict[str, Split], intensity: Range | None) -> list[str]:
+    there = {split: sum(image.values is not None for image in splits[split].images) for split in STORED}
+    count = sum(there.values())
+    if not count:
+        return []
+    if intensity is None:
+        return [
+            f"{count} images have more than 8 bits, and none of train: of theirs the upper 8 of 16 bits are read, and "
+            "of fractions 0 to 1"
+        ]
+    low, high = intensity
+    return [f"{count} images have more than 8 bits; {low:g} is read as black and {high:g} as white, by those of train"]
 
 
 def _problems(
@@ -207,20 +180,6 @@ def _some(labels: tuple[int, ...]) -> str:
     return f"{len(labels)} classes: {shown}{', ...' if len(labels) > 10 else ''}"
 
 
-def _duplicates(first: str, a: list[Image], second: str, b: list[Image]) -> Duplicates:
-    stored, shown = {image.bytes_digest for image in a}, {image.pixels_digest for image in a}
-    same = [image for image in b if image.bytes_digest in stored]
-    alike = [image for image in b if image.pixels_digest in shown]
-    return Duplicates(first, second, len(same), len(alike), alike[0].name if alike else "")
-
-
 def _mean_size(images: list[Image]) -> tuple[float, float]:
     count = max(1, len(images))
     return sum(image.size[0] for image in images) / count, sum(image.size[1] for image in images) / count
-
-
-def _digests(images: list[Image]) -> np.ndarray:
-    import numpy as np
-
-    joined = b"".join(image.bytes_digest + image.pixels_digest for image in images)
-    return np.frombuffer(joined, np.uint8).reshape(len(images), 2, 32)

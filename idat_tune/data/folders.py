@@ -1,45 +1,59 @@
-"""A task from folders of images: one per class, maybe within train/, val/ and test/."""
+"""A task from folders of images, or an archive of them: one per class, maybe within train/, val/ and test/."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from functools import partial
+import re
+from collections.abc import Callable
 from pathlib import Path
 
-from idat_tune.data.own import SPLITS_BY_NAME, Row, source
-from idat_tune.data.pixels import SUFFIXES
-from idat_tune.data.sources import Choices, Source, read_file
+from idat_tune.data import archives, layouts, trees
+from idat_tune.data.own import Row, source
+from idat_tune.data.sources import Choices, Source
 from idat_tune.errors import BadInput
 
 
 def from_folder(path: Path, name: str, choices: Choices) -> Source:
-    """A folder per class; or train/, test/ and maybe val/ with a folder per class in each.
+    """A folder, zip or tar with a folder per class; or with train/, test/ and maybe val/ that have these in them.
 
     Raises:
-        BadInput: no classes, no images, or splits without train or test.
+        BadInput: no classes, no images, folders that can be read in two ways, a broken archive.
     """
-    folders = {entry.name: entry for entry in _visible(path) if entry.is_dir()}
-    splits = {SPLITS_BY_NAME[found.lower()]: found for found in folders if found.lower() in SPLITS_BY_NAME}
-    rows: list[Row] = []
-    passed = 0
-    within: list[tuple[str | None, Path]] = [(split, folders[name]) for split, name in sorted(splits.items())]
-    for split, folder in within or [(None, path)]:
-        for label in sorted(entry for entry in _visible(folder) if entry.is_dir()):
-            for file in sorted(_below(label)):
-                if file.suffix.lower() in SUFFIXES:
-                    read = partial(read_file, file)
-                    rows.append(Row(str(file), label.name, read, split, str(file), file.stat().st_size))
-                else:
-                    passed += 1
-    if not rows:
-        raise BadInput(f"no images in {path}; expected a folder for each class, or train/, val/ and test/ with those")
-    notes = (f"{passed} files that are no images by their names were passed over",) if passed else ()
-    return source("images", path, name, rows, (), choices, notes)
+    tree, left = archives.scan(path) if path.is_file() else trees.scan(path)
+    found = layouts.find(tree, str(path), choices.layout, left)
+    group_of = _groups(choices.group_pattern)
+    rows = [
+        Row(image.shown, part.label, image.read, part.split, image.shown, image.size, group_of(image.path))
+        for part in found.parts
+        for image in part.folder.all_images()
+    ]
+    if choices.group_pattern is not None:
+        found.notes += _said_of_groups(rows, choices.group_pattern)
+    return source("images", path, name, rows, (), choices, tuple(found.notes), left.phrases())
 
 
-def _visible(path: Path) -> list[Path]:
-    return [entry for entry in path.iterdir() if not entry.name.startswith((".", "__MACOSX"))]
+def _groups(pattern: str | None) -> Callable[[str], str | None]:
+    """What tells a file's group from its path within the source; none where the pattern does not match."""
+    if pattern is None:
+        return lambda path: None
+    try:
+        compiled = re.compile(pattern)
+    except re.error as failure:
+        raise BadInput(f"--group-pattern '{pattern}' is no regular expression: {failure}") from None
+    if not compiled.groups:
+        raise BadInput(f"--group-pattern '{pattern}' has no group; put what names a patient or burst in ( )")
+
+    def group_of(path: str) -> str | None:
+        match = compiled.search(path)
+        return (match.group(1) or None) if match else None
+
+    return group_of
 
 
-def _below(path: Path) -> Iterator[Path]:
-    return (file for file in path.rglob("*") if file.is_file() and not file.name.startswith((".", "Thumbs.db")))
+def _said_of_groups(rows: list[Row], pattern: str) -> list[str]:
+    """What to say of the files that the pattern does not match; raises BadInput where it matches none."""
+    alone = [row for row in rows if row.group is None]
+    if len(alone) == len(rows):
+        raise BadInput(f"--group-pattern '{pattern}' matches none of the {len(rows):,} images, {rows[0].name} for one")
+    if not alone:
+        return []
+    return [f"{len(alone):,} images are a group of their own, as --group-pattern does not match them: {alone[0].name}"]

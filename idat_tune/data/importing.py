@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import stat
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from idat_tune import __version__, tasks
-from idat_tune.data import cache, checks, files, parquet, store
-from idat_tune.data.checks import Report, Split
+from idat_tune.data import cache, checks, examined, files, leaks, parquet, store
+from idat_tune.data.checks import Report
+from idat_tune.data.copies import Seen
+from idat_tune.data.examined import Split
 from idat_tune.data.parquet import Encoded
-from idat_tune.data.sources import Item, Source
+from idat_tune.data.sources import Item, Source, class_counts, key
 from idat_tune.data.store import STORED, Manifest, StoredSplit
 from idat_tune.errors import BadInput
 
@@ -26,6 +30,8 @@ class Imported:
     images: int  # in all splits
     already: bool  # it was there, from the same source; nothing was done
     report: Report | None  # none where it was there already
+    class_counts: Mapping[str, int]  # images of each class that are stored, in all splits
+    left_out: tuple[str, ...]  # the folders, file types and rows that were not taken, by name
 
 
 def store_all(
@@ -75,19 +81,21 @@ class _Count:
 def _store(source: Source, root: Path | None, skip_bad: int, again: bool, count: _Count) -> Imported:
     name = source.task.name
     home = store.folder(root)
+    stamp = _stamp(source)
     with files.lock(home / ".locks" / f"{name}.lock"):
-        there = None if again else _there(source, root)
+        there = None if again else _there(source, stamp, root)
         if there is not None:
-            return Imported(there.task, store.place(name, root), sum(source.sizes.values()), True, None)
-        staging = home / ".partial" / f"{name}-{source.key}"
-        for stale in (home / ".partial").glob(f"{name}-*"):
+            return _imported(source, there.task, root, None)
+        # Named by the files as they are, so that an import that was killed never goes on with others.
+        staging = home / store.PARTIAL / f"{name}-{key(source.key, stamp)}"
+        for stale in store.half(name, root):
             if stale != staging or again:
                 files.remove(stale)
         try:
             with files.disk(staging):
                 staging.mkdir(parents=True, exist_ok=True)
                 files.sweep(staging)
-            report, manifest = _stage(source, staging, root, skip_bad, count)
+            report, manifest = _stage(source, stamp, staging, root, skip_bad, count)
             with files.disk(store.place(name, root)):
                 files.swap_in(staging, store.place(name, root))
         except Exception:
@@ -95,59 +103,116 @@ def _store(source: Source, root: Path | None, skip_bad: int, again: bool, count:
             files.remove(staging)
             raise
         cache.forget(name, root)
-        return Imported(manifest.task, store.place(name, root), sum(report.images.values()), False, report)
+        return _imported(source, manifest.task, root, report)
 
 
-def _there(source: Source, root: Path | None) -> Manifest | None:
+def _imported(source: Source, task: tasks.Task, root: Path | None, report: Report | None) -> Imported:
+    where = store.place(task.name, root)
+    labels = [label for split in STORED for label in parquet.labels(where / f"{split}.parquet")]
+    counts = class_counts(task, labels)
+    return Imported(task, where, len(labels), report is None, report, counts, source.left_out)
+
+
+def _stamp(source: Source) -> str:
+    """Changes when a file does that the images come from: its time or size; without reading any."""
+    first = next(source.items("train"), None)
+    if first is not None and _state(Path(first.name)):
+        names = {item.name for split in STORED for item in source.items(split)}
+        states = {name: _state(Path(name)) for name in names}
+    else:  # the images lie in tables or an archive
+        path = Path(source.path)
+        inside = path.rglob("*") if path.is_dir() else [path, *path.parents[:-1]]
+        states = {str(found): _state(found) for found in inside}
+    return key(sorted(states.items()))
+
+
+def _state(path: Path) -> tuple[int, int] | None:
+    try:
+        found = path.stat()
+    except (OSError, ValueError):  # no file's name, but words that describe a row of a table
+        return None
+    return (found.st_size, found.st_mtime_ns) if stat.S_ISREG(found.st_mode) else None
+
+
+def _there(source: Source, stamp: str, root: Path | None) -> Manifest | None:
     name = source.task.name
     if not (store.place(name, root) / store.MANIFEST).exists():
         return None
     manifest = store.read(name, root)
+    over = f"import over it with `{store.again(name, source.path, root, any_size=source.stand_in)}`"
     if manifest.source.get("key") != source.key:
         raise BadInput(
-            f"{name} is in {store.folder(root)} already, imported from {manifest.source.get('path')}; "
-            "import over it with --replace"
+            f"{name} is in {store.folder(root)} already, imported from {manifest.source.get('path')}, or with other "
+            f"options; {over}"
         )
+    if manifest.source.get("stamp", stamp) != stamp:
+        raise BadInput(f"{name} is in {store.folder(root)} already, but files in {source.path} changed since; {over}")
     return manifest
 
 
-def _stage(source: Source, staging: Path, root: Path | None, skip_bad: int, count: _Count) -> tuple[Report, Manifest]:
+def _stage(
+    source: Source, stamp: str, staging: Path, root: Path | None, skip_bad: int, count: _Count
+) -> tuple[Report, Manifest]:
     """Write all files of a task into `staging`."""
-    splits: dict[str, Split] = {}
-    for split in STORED:
-        bad = sum(len(done.bad) for done in splits.values())
-        splits[split] = _split(source, split, staging, skip_bad - bad, count)
+    own = source.task.group == "own"
+    seen = Seen(source.made, source.task.class_names, own, source.drop_conflicts)
+    began = count.done
+    splits = _splits(source, staging, skip_bad, count, seen)
+    while not seen.settled():
+        seen.restart()
+        count.at(began)
+        for kept in staging.glob("*.npz"):
+            kept.unlink()
+        splits = _splits(source, staging, skip_bad, count, seen)
+    notes = (*source.notes, *seen.notes)
     skipped = tuple(sentence for split in STORED for sentence in splits[split].bad)
     for split in STORED:
         splits[split].bad.clear()  # they are not in the store
     sizes = {split: len(splits[split].images) for split in STORED}
-    task = replace(source.task, train=sizes["train"], val=sizes["val"], test=sizes["test"])
+    names = tuple(map(files.printable, source.task.class_names))
+    task = replace(source.task, class_names=names, train=sizes["train"], val=sizes["val"], test=sizes["test"])
     for split in STORED:
         if not sizes[split]:
-            raise BadInput(f"none of the {split} images of {task.name} can be read")
-    report = checks.report(
-        task, source.task, splits, store.place(task.name, root), skipped, source.stand_in, source.notes
-    )
-    checks.refuse_shared(report)
+            copies = ", or all are copies of others" if seen.repeated or seen.unwanted else ""
+            raise BadInput(f"none of the {split} images of {task.name} can be read{copies}")
+    intensity = checks.intensity(splits["train"])
+    where, expected = store.place(task.name, root), task if own else source.task
+    report = checks.report(task, expected, splits, where, skipped, source.stand_in, notes, intensity)
+    leaks.refuse(task, report.duplicates, sizes)
     stored = {
         split: StoredSplit(sizes[split], (staging / f"{split}.parquet").stat().st_size, splits[split].hash)
         for split in STORED
     }
-    origin = {"kind": source.kind, "path": source.path, "key": source.key, "idat_tune": __version__}
-    manifest = Manifest(task, stored, report.content_hash, origin, source.stand_in, skipped, source.notes)
+    origin = {"kind": source.kind, "path": source.path, "key": source.key, "stamp": stamp, "idat_tune": __version__}
+    grouped = any(image.group for split in STORED for image in splits[split].images)
+    manifest = Manifest(
+        task, stored, report.content_hash, origin, source.stand_in, skipped, notes, grouped=grouped, intensity=intensity
+    )
     for split in STORED:
-        (staging / f"{split}.npz").unlink()
+        (staging / f"{split}.npz").unlink(missing_ok=True)
     with files.whole(staging / store.MANIFEST) as file:
         file.write(store.to_json(manifest).encode())
     return report, manifest
 
 
-def _split(source: Source, split: str, staging: Path, skip_bad: int, count: _Count) -> Split:
+def _splits(source: Source, staging: Path, skip_bad: int, count: _Count, seen: Seen) -> dict[str, Split]:
+    splits: dict[str, Split] = {}
+    for split in STORED:
+        bad = sum(len(done.bad) for done in splits.values())
+        splits[split] = _split(source, split, staging, skip_bad - bad, count, seen)
+    return splits
+
+
+def _split(source: Source, split: str, staging: Path, skip_bad: int, count: _Count, seen: Seen) -> Split:
     """Write one split, unless an earlier import that was interrupted had finished it."""
     kept, path = staging / f"{split}.npz", staging / f"{split}.parquet"
     if kept.exists() and path.exists():
         count.at(count.done + source.sizes[split])
-        return Split.load(kept)
+        loaded = Split.load(kept)
+        for image in loaded.images:
+            seen.takes(image, split)
+        seen.repeated += source.sizes[split] - len(loaded.images) - len(loaded.bad)
+        return loaded
     written = Split([], [])
     about = {
         "format": store.FORMAT,
@@ -158,12 +223,16 @@ def _split(source: Source, split: str, staging: Path, skip_bad: int, count: _Cou
         "source": {"kind": source.kind, "path": source.path},
         "idat_tune": __version__,
     }
-    parquet.write(path, _readable(source.items(split), written, skip_bad, count), about)
-    written.save(kept)
+    takes = partial(seen.takes, split=split)
+    parquet.write(path, _readable(source.items(split), written, skip_bad, count, takes), about)
+    if not seen.dropped:  # what was dropped is not known to whoever goes on from here
+        written.save(kept)
     return written
 
 
-def _readable(items: Iterator[Item], written: Split, skip_bad: int, count: _Count) -> Iterator[Encoded]:
+def _readable(
+    items: Iterator[Item], written: Split, skip_bad: int, count: _Count, takes: Callable[[examined.Image], bool]
+) -> Iterator[Encoded]:
     for result in cache.in_order(_read, items):
         count.one()
         if isinstance(result, BadInput):
@@ -172,13 +241,14 @@ def _readable(items: Iterator[Item], written: Split, skip_bad: int, count: _Coun
                 raise BadInput(f"{result}; repair it, or leave out up to N such images with --skip-bad N")
             continue
         encoded, image = result
-        written.images.append(image)
-        yield encoded
+        if takes(image):
+            written.images.append(image)
+            yield encoded
 
 
-def _read(item: Item) -> tuple[Encoded, checks.Image] | BadInput:
+def _read(item: Item) -> tuple[Encoded, examined.Image] | BadInput:
     try:
-        encoded = Encoded(item.name, item.read(), item.label)
-        return encoded, checks.examine(encoded)
+        encoded = Encoded(files.printable(item.name), item.read(), item.label, item.group)
+        return encoded, examined.examine(encoded)
     except BadInput as failure:
         return failure

@@ -1,108 +1,161 @@
-"""A task from a list: a CSV, TSV or Parquet file of paths (or images), labels and maybe splits."""
+"""A task from a list: a table, as text, Parquet or Arrow, of paths (or images), labels and maybe splits and groups."""
 
 from __future__ import annotations
 
-import csv
+import os
+import unicodedata
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from idat_tune.data import columns, labels
+from idat_tune.data.columns import NO_SPLITS, Columns
 from idat_tune.data.own import SPLITS_BY_NAME, Row, source
+from idat_tune.data.pixels import SUFFIXES
 from idat_tune.data.sources import Choices, Source, read_file, safe
+from idat_tune.data.tables import SUFFIXES as BINARY
 from idat_tune.data.tables import Rows
+from idat_tune.data.texts import Text
 from idat_tune.errors import BadInput
 
-_PATHS = ("path", "image", "file", "filename", "file_name", "image_path")
-_LABELS = ("label", "class", "target")
+LISTS = (".csv", ".tsv", ".txt", ".jsonl", ".ndjson", *BINARY)  # suffixes of files that are lists
+_EMBEDDED = object()  # the cell holds an image, which is read when its turn comes
+_WAY_OUT = "; --allow-outside takes such paths"
 
 
 def from_list(path: Path, name: str, choices: Choices) -> Source:
-    """A CSV, TSV or Parquet file with the columns path (or image), label and, if it likes, split.
+    """A table with the columns path (or image), label and, if it likes, split; text, Parquet or Arrow.
 
     Paths are relative to the folder of the file; a Parquet file may hold the encoded images themselves.
 
     Raises:
         BadInput: columns, paths or labels that cannot be used; names the line.
     """
-    rows = _parquet_rows(path) if path.suffix == ".parquet" else _csv_rows(path)
-    return source("list", path, name, rows, (), choices)
-
-
-def _csv_rows(path: Path) -> list[Row]:
-    rows: list[Row] = []
-    first: dict[str, str] = {}
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file, delimiter="\t" if path.suffix == ".tsv" else ",")
-            columns = _columns(path, [name or "" for name in reader.fieldnames or ()])
-            for record in reader:
-                if any(record.values()):
-                    rows.append(_listed(path, record, columns, f"{path} line {reader.line_num}", first))
-    except UnicodeDecodeError:
-        raise BadInput(f"{path} is not a text file in UTF-8") from None
-    except csv.Error as failure:
-        raise BadInput(f"{path} is not a list: {failure}") from None
-    return _some(rows, path)
-
-
-def _parquet_rows(path: Path) -> list[Row]:
-    import pyarrow as pa
-
-    table = Rows([path])
-    columns = _columns(path, table.columns)
-    embedded = not pa.types.is_string(table.schema.field(columns[0]).type)
-    rows: list[Row] = []
-    first: dict[str, str] = {}
-    for i, record in enumerate(table.values([name for name in columns[embedded:] if name])):
-        where = f"{path} row {i}"
-        if embedded:
-            split = _split(record.get(columns[2]), where)
-            rows.append(Row(where, record[columns[1]], partial(table.image, i, columns[0]), split, where))
-        else:
-            rows.append(_listed(path, record, columns, where, first))
-    return _some(rows, path)
-
-
-def _some(rows: list[Row], path: Path) -> list[Row]:
-    if not rows:
+    if choices.group_pattern:
+        raise BadInput("--group-pattern is for folders; of a list, --group-column names the column of groups")
+    table: Rows | Text = Rows([path]) if path.suffix.lower() in BINARY else Text(path)
+    found = columns.find(table, choices, str(path))
+    listed = Listed(table, found, choices, path.parent)
+    if not listed.rows:
         raise BadInput(f"{path} lists no images")
-    return rows
+    notes = (*(table.notes if isinstance(table, Text) else ()), *found.notes, *listed.notes)
+    return source("list", path, name, listed.rows, listed.class_names, choices, notes, listed.left_out)
 
 
-def _columns(path: Path, found: list[str]) -> tuple[str, str, str]:
-    """The names of the columns of paths, labels and splits; the last is empty where there is none."""
-    lower = {name.strip().lower(): name for name in reversed(found)}
-    image = next((lower[name] for name in _PATHS if name in lower), None)
-    label = next((lower[name] for name in _LABELS if name in lower), None)
-    if image is None or label is None:
-        raise BadInput(f"{path} needs the columns path and label; it has: {', '.join(found) or 'none'}")
-    return image, label, lower.get("split", "")
+class Listed:
+    """The images that a table lists."""
 
+    def __init__(self, table: Rows | Text, found: Columns, choices: Choices, folder: Path, split: str | None = None):
+        """Look up every row.
 
-def _listed(
-    path: Path, record: dict[str, Any], columns: tuple[str, str, str], where: str, first: dict[str, str]
-) -> Row:
-    image, label = record[columns[0]], record[columns[1]]
-    if None in (image, label) or None in record:
-        raise BadInput(f"{where}: not as many fields as there are columns")
-    relative = safe(str(image).strip(), where)
-    if relative in first:
-        raise BadInput(f"{where}: '{relative}' is listed already, in {first[relative]}")
-    first[relative] = where
-    file = path.parent / relative
-    if not file.is_file():
-        raise BadInput(f"{where}: '{relative}' is missing in {path.parent}")
-    split = _split(record.get(columns[2]), where) if columns[2] else None
-    label = str(label).strip()
-    if label.removeprefix("-").isdecimal():
-        label = int(label)
-    return Row(str(file), label, partial(read_file, file), split, where, file.stat().st_size)
+        Args:
+            table: the rows.
+            found: what its columns are.
+            choices: whether paths may lead anywhere.
+            folder: what paths are relative to.
+            split: of all rows, where no column says it.
 
+        Raises:
+            BadInput: an image, label or split that cannot be used; names the row.
+        """
+        self.table, self.found, self.choices, self.folder = table, found, choices, folder
+        self.class_names = table.class_names(found.label) if isinstance(table, Rows) and found.label else ()
+        self.rows: list[Row] = []
+        self._first: dict[str, Row] = {}
+        self._repeated: list[str] = []
+        self._stems: dict[Path, dict[str, list[str]]] = {}  # names of images without suffix, by folder
+        self._completed: list[str] = []
+        self._ungrouped = 0
+        count = len(table)
+        given = self.found.labels(table)
+        splits = self._splits(count) if found.split else [split] * count
+        groups = self._groups(table.column(found.group)) if found.group else [None] * count
+        embedded = isinstance(table, Rows) and table.embeds(found.image)
+        images = [_EMBEDDED] * count if embedded else table.column(found.image)
+        for i, (cell, image, in_split, group) in enumerate(zip(given, images, splits, groups, strict=True)):
+            where, names = table.where(i), self.class_names
+            label = labels.named(cell, names, where) if names else labels.text(cell, where)
+            self._add(i, image, label, in_split, group)
 
-def _split(value: Any, where: str) -> str | None:
-    if value is None or not str(value).strip():
-        return None
-    name = str(value).strip().lower()
-    if name not in SPLITS_BY_NAME:
-        raise BadInput(f"{where}: '{value}' is no split; known: {', '.join(SPLITS_BY_NAME)}")
-    return SPLITS_BY_NAME[name]
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Sentences worth knowing."""
+        found = []
+        if self._completed:
+            found.append(f"{len(self._completed)} names without suffix were completed, such as {self._completed[0]}")
+        if self._ungrouped:
+            found.append(f"{self._ungrouped} rows without a {self.found.group} stand for themselves")
+        return tuple(found)
+
+    @property
+    def left_out(self) -> tuple[str, ...]:
+        """Sentences on rows that were not taken."""
+        if not self._repeated:
+            return ()
+        return (f"{len(self._repeated)} rows that repeat an earlier one, such as {self._repeated[0]}",)
+
+    def _add(self, i: int, image: Any, label: str, split: str | None, group: str | None) -> None:
+        where = self.table.where(i)
+        if isinstance(image, dict):
+            image = image.get("path") if image.get("bytes") is None else _EMBEDDED
+        if isinstance(self.table, Rows) and image is _EMBEDDED:
+            read = partial(self.table.image, i, self.found.image)
+            self.rows.append(Row(where, label, read, split, where, group=group))
+            return
+        file = self._file("" if labels.is_missing(image) else str(image).strip(), where)
+        row = Row(str(file), label, partial(read_file, file), split, where, file.stat().st_size, group)
+        first = self._first.setdefault(row.name, row)
+        if first is not row and (first.label, first.group) == (label, group):
+            if first.split != split:
+                raise BadInput(f"{where}: {labels.shown(image)} is listed already, in {first.where}, for {first.split}")
+            self._repeated.append(where)
+            return
+        self.rows.append(row)
+
+    def _file(self, given: str, where: str) -> Path:
+        path = given if self.choices.allow_outside and given else safe(given, where, _WAY_OUT)
+        for form in (path, path.replace("\\", "/")):
+            # Archives made on a Mac have names in decomposed Unicode.
+            for name in (form, unicodedata.normalize("NFC", form), unicodedata.normalize("NFD", form)):
+                file = Path(os.path.normpath(self.folder / name))
+                if file.is_file():
+                    return file
+        completed = self._completion(Path(os.path.normpath(self.folder / path.replace("\\", "/"))), where)
+        if completed is None:
+            raise BadInput(f"{where}: {labels.shown(given)} is missing in {self.folder}")
+        self._completed.append(f"{given} ({completed.name})")
+        return completed
+
+    def _completion(self, file: Path, where: str) -> Path | None:
+        """The one image that is called like `file`, with a suffix."""
+        if file.parent not in self._stems:
+            stems = self._stems[file.parent] = {}
+            for one in sorted(file.parent.iterdir()) if file.parent.is_dir() else ():
+                if one.suffix.lower() in SUFFIXES:
+                    stems.setdefault(one.stem, []).append(one.name)
+        there = self._stems[file.parent].get(file.name, [])
+        if len(there) > 1:
+            raise BadInput(f"{where}: '{file.name}' may be {' or '.join(there)} in {file.parent}; add the suffix")
+        return file.with_name(there[0]) if there else None
+
+    def _splits(self, count: int) -> list[str | None]:
+        name = self.found.split or ""
+        cells = self.table.column(name)
+        found: list[str | None] = []
+        for i in range(count):
+            if labels.is_missing(cells[i]):
+                found.append(None)
+                continue
+            split = SPLITS_BY_NAME.get(str(cells[i]).strip().lower())
+            if split is None:
+                raise BadInput(
+                    f"{self.table.where(i)}: {labels.shown(cells[i])} in column '{name}' is no split; known: "
+                    f"{', '.join(SPLITS_BY_NAME)} (--split-column names another column, or {NO_SPLITS})"
+                )
+            found.append(split)
+        return found
+
+    def _groups(self, cells: Sequence[Any]) -> list[str | None]:
+        self._ungrouped = sum(map(labels.is_missing, cells))
+        return [None if labels.is_missing(cell) else labels.tidy(str(cell)) for cell in cells]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,9 +24,18 @@ class Images:
 
     pixels: np.ndarray  # uint8 (N, C, H, W)
     labels: np.ndarray  # int64 (N,)
+    groups: np.ndarray | None = None  # str (N,), '' for none: images of one group stay together
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    @cached_property
+    def digests(self) -> np.ndarray:
+        """Numbers (N,) that are equal where pixels are."""
+        import numpy as np
+
+        found = [hashlib.blake2b(image.tobytes(), digest_size=8).digest() for image in self.pixels]
+        return np.frombuffer(b"".join(found), np.uint64)
 
 
 def load(
@@ -61,7 +71,8 @@ def load(
         return Images(held, labels)
     first, last = _range(manifest, split)
     held, labels = cache.mapped(manifest, shape, folder)
-    return Images(held[first:last], labels[first:last])
+    groups = _groups(known.name, folder)[first:last] if manifest.grouped else None
+    return Images(held[first:last], labels[first:last], groups)
 
 
 def batches(
@@ -102,12 +113,23 @@ def _known(
     known = store.task(task, folder)
     if split not in tasks.SPLITS:
         raise unknown("split", split, tasks.SPLITS)
-    return known, Shape(size, channels, interpolation)
+    shape = Shape(size, channels, interpolation)
+    if known.embedded:
+        return known, shape
+    return known, replace(shape, intensity=store.read(known.name, folder).intensity)
 
 
 def _range(manifest: store.Manifest, split: str) -> tuple[int, int]:
     train, val = manifest.splits["train"].images, manifest.splits["val"].images
     return {"train": (0, train), "val": (train, train + val), "trainval": (0, train + val)}[split]
+
+
+def _groups(name: str, folder: Path | None) -> np.ndarray:
+    """Groups of train followed by val."""
+    import numpy as np
+
+    home = store.place(name, folder)
+    return np.array([group or "" for split in ("train", "val") for group in parquet.groups(home / f"{split}.parquet")])
 
 
 def _test(name: str, shape: Shape, batch: int, folder: Path | None) -> Iterator[Images]:

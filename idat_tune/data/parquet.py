@@ -1,4 +1,4 @@
-"""A split as a Parquet file of encoded images: columns image (binary), label, path; readable by any Parquet tool."""
+"""A split as a Parquet file of encoded images: columns image, label, path, group; readable by any Parquet tool."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from idat_tune.data import files
 from idat_tune.errors import BadInput
 
 _KEY = b"idat-tune"  # in the schema's metadata, a JSON object
+_GROUP = "group"  # a column that older stores do not have
 _GROUP_IMAGES = 256  # at most so many images in a row group
 _GROUP_BYTES = 32 * 2**20  # and about so many bytes
 
@@ -23,6 +24,7 @@ class Encoded:
     name: str  # where it came from, for messages
     image: bytes
     label: int
+    group: str | None = None  # images of one group stay together, in splits and in folds
 
 
 def write(path: Path, images: Iterable[Encoded], about: dict[str, Any]) -> None:
@@ -36,14 +38,14 @@ def write(path: Path, images: Iterable[Encoded], about: dict[str, Any]) -> None:
     import pyarrow as pa
     from pyarrow.parquet import ParquetWriter
 
-    fields = [("image", pa.binary()), ("label", pa.int64()), ("path", pa.string())]
-    schema = pa.schema([pa.field(name, kind, nullable=False) for name, kind in fields])
+    fields = [("image", pa.binary()), ("label", pa.int64()), ("path", pa.string()), (_GROUP, pa.string())]
+    schema = pa.schema([pa.field(name, kind, nullable=name == _GROUP) for name, kind in fields])
     schema = schema.with_metadata({_KEY: json.dumps(about)})
     # Images are compressed already; a dictionary or statistics over them would only cost time and room.
     options = {"compression": "none", "use_dictionary": False, "write_statistics": ["label"]}
     with files.whole(path) as file, ParquetWriter(file, schema, **options) as writer:
-        for group in _groups(images):
-            columns = [[one.image for one in group], [one.label for one in group], [one.name for one in group]]
+        for group in _row_groups(images):
+            columns = zip(*((one.image, one.label, one.name, one.group) for one in group), strict=True)
             arrays = [pa.array(column, kind) for column, (_, kind) in zip(columns, fields, strict=True)]
             writer.write_batch(pa.record_batch(arrays, schema=schema))
 
@@ -58,9 +60,39 @@ def read(path: Path, batch: int = _GROUP_IMAGES) -> Iterator[list[Encoded]]:
 
     try:
         with _open(path) as file:
-            for rows in file.iter_batches(batch, columns=["image", "label", "path"]):
-                images, labels, names = (rows.column(i).to_pylist() for i in range(3))
-                yield [Encoded(*one) for one in zip(names, images, labels, strict=True)]
+            for rows in file.iter_batches(batch, columns=["path", "image", "label", *_group_column(file)]):
+                rows = rows.to_pylist()
+                yield [Encoded(row["path"], row["image"], row["label"], row.get(_GROUP)) for row in rows]
+    except (pa.ArrowException, OSError) as failure:
+        raise BadInput(f"{path} cannot be read: {failure}") from None
+
+
+def groups(path: Path) -> list[str | None]:
+    """The group of each image of a split; none have one in stores that are older than groups.
+
+    Raises:
+        BadInput: the file is missing or damaged.
+    """
+    import pyarrow as pa
+
+    try:
+        with _open(path) as file:
+            if not _group_column(file):
+                return [None] * file.metadata.num_rows
+            found: list[str | None] = file.read([_GROUP]).column(0).to_pylist()
+            return found
+    except (pa.ArrowException, OSError) as failure:
+        raise BadInput(f"{path} cannot be read: {failure}") from None
+
+
+def labels(path: Path) -> list[int]:
+    """The labels of a split in order, without reading its images; raises BadInput where the file is damaged."""
+    import pyarrow as pa
+
+    try:
+        with _open(path) as file:
+            found: list[int] = file.read(columns=["label"]).column(0).to_pylist()
+            return found
     except (pa.ArrowException, OSError) as failure:
         raise BadInput(f"{path} cannot be read: {failure}") from None
 
@@ -77,7 +109,11 @@ def _open(path: Path) -> Any:
     return ParquetFile(path, memory_map=True)
 
 
-def _groups(images: Iterable[Encoded]) -> Iterator[list[Encoded]]:
+def _group_column(file: Any) -> list[str]:
+    return [_GROUP] if _GROUP in file.schema_arrow.names else []
+
+
+def _row_groups(images: Iterable[Encoded]) -> Iterator[list[Encoded]]:
     group: list[Encoded] = []
     size = 0
     for one in images:

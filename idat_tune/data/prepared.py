@@ -1,20 +1,21 @@
-"""The prepared layout of VTAB-1K, a folder or a zip: <task>/images/... beside train800.txt, val200.txt, test.txt."""
+"""The prepared layout of VTAB-1K, a folder or archive: <task>/images/ beside train800.txt, val200.txt, test.txt."""
 
 from __future__ import annotations
 
-import zipfile
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from idat_tune import tasks
-from idat_tune.data import pixels
+from idat_tune.data import archives
 from idat_tune.data.sources import Item, Source, check_label, check_sizes, key, read_file, safe
 from idat_tune.errors import BadInput
 from idat_tune.tasks import Task
 
 LISTS = {"train": "train800.txt", "val": "val200.txt", "test": "test.txt"}
 BOTH = "train800val200.txt"  # has copies of the images of train and val; only checked against them
+_MAX_LIST = 16 * 2**20  # bytes; the longest of the benchmark, of 73,728 images, has 3 million
 _DEPTH = 3  # folders are looked for the lists this deep
 
 
@@ -47,60 +48,47 @@ class _Folder:
         return str(self.root / path)
 
 
-class _Zip(_Folder):
-    """Files of a zip by their name in it; nothing is ever extracted."""
+class _Archive(_Folder):
+    """Files of a zip or tar by their name in it; nothing is ever extracted."""
 
     def __init__(self, root: Path):
         super().__init__(root)
-        try:
-            self.zip = zipfile.ZipFile(root)
-        except (zipfile.BadZipFile, OSError) as failure:
-            raise BadInput(f"{root} is not a whole zip file: {failure}") from None
-        self.entries = {entry.filename: entry for entry in self.zip.infolist() if not entry.is_dir()}
-        for name in self.entries:
-            safe(name, f"{root}, entry '{name}'")
+        self.archive = archives.read(root)
 
     def tasks(self) -> Iterator[str]:
-        for name in sorted(self.entries, key=lambda name: (name.count("/"), name)):
+        for name in sorted(self.archive.entries, key=lambda name: (name.count("/"), name)):
             path = PurePosixPath(name)
             if path.name == LISTS["train"] and len(path.parts) <= _DEPTH:
                 yield path.parent.as_posix()
 
     def has(self, path: str) -> bool:
-        return str(PurePosixPath(path)) in self.entries
+        return str(PurePosixPath(path)) in self.archive.entries
 
     def read(self, path: str) -> bytes:
-        entry = self.entries[str(PurePosixPath(path))]
-        if entry.file_size > pixels.MAX_BYTES:
-            raise BadInput(f"{self.show(path)} has more than the {pixels.MAX_BYTES:,} bytes an image may have")
-        try:
-            return self.zip.read(entry)
-        except Exception as failure:  # zlib, struct and zipfile errors, encryption
-            raise BadInput(f"{self.show(path)} cannot be read: {failure}") from None
+        return self.archive.read(str(PurePosixPath(path)))
 
     def show(self, path: str) -> str:
         return f"{self.root}/{PurePosixPath(path)}"
 
 
 def is_prepared(path: Path) -> bool:
-    """Whether there is at least one task in the prepared layout."""
-    if path.is_file():
-        return zipfile.is_zipfile(path)
-    return next(_Folder(path).tasks(), None) is not None
+    """Whether there is at least one task in the prepared layout; raises BadInput for an archive that is broken."""
+    place = _Archive(path) if path.is_file() else _Folder(path)
+    return next(place.tasks(), None) is not None
 
 
 def find(path: Path, wanted: list[str] | None = None, any_size: bool = False) -> list[Source]:
     """The tasks in a folder or zip, each with its lists read and checked.
 
     Args:
-        path: a folder that has the tasks' folders (or is one), or a zip of such.
+        path: a folder that has the tasks' folders (or is one), or a zip or tar of such.
         wanted: names of tasks; none means all that are there.
         any_size: accept splits that are not as large as the benchmark's, and mark the task a stand-in.
 
     Raises:
         BadInput: a wanted task is not there, or a list is wrong; names file and line.
     """
-    place = _Zip(path) if path.is_file() else _Folder(path)
+    place = _Archive(path) if path.is_file() else _Folder(path)
     found: dict[str, str] = {}
     for folder in place.tasks():
         task = tasks.find(PurePosixPath(folder).name if folder != "." else path.stem)
@@ -108,10 +96,7 @@ def find(path: Path, wanted: list[str] | None = None, any_size: bool = False) ->
         if name:
             found.setdefault(name, folder)
     if not found:
-        raise BadInput(
-            f"no task in {path}; expected <task>/{LISTS['train']} with a folder name such as dtd "
-            "(a zip of your own images must be unpacked first)"
-        )
+        raise BadInput(f"no task in {path}; expected <task>/{LISTS['train']} with a folder name such as dtd")
     here = [name for name in tasks.TASKS if name in found]
     names = here if wanted is None else [task.name for task in tasks.select(wanted)]
     for name in names:
@@ -139,11 +124,13 @@ def _source(place: _Folder, folder: str, task: Task, any_size: bool) -> Source:
 
     listed = {split: [(line.path, line.label) for line in lines[split]] for split in LISTS}
     asked = key("prepared", str(place.root.resolve()), _stamp(place), listed, any_size)
-    return Source(task, "prepared", where, asked, sizes, items, stand_in, notes)
+    counts = Counter(line.label for found in lines.values() for line in found)
+    per_class = tuple(counts[label] for label in range(task.classes))
+    return Source(task, "prepared", where, asked, sizes, items, stand_in, notes, class_counts=per_class)
 
 
 def _stamp(place: _Folder) -> list[int]:
-    if not isinstance(place, _Zip):
+    if not isinstance(place, _Archive):
         return []
     state = place.root.stat()
     return [state.st_size, state.st_mtime_ns]
@@ -154,8 +141,11 @@ def _read(place: _Folder, path: str, task: Task) -> list[_Line]:
     shown = place.show(path)
     if not place.has(path):
         raise BadInput(f"{shown} is missing")
+    listed = place.read(path)
+    if len(listed) > _MAX_LIST:
+        raise BadInput(f"{shown} has {len(listed):,} bytes, more than the {_MAX_LIST:,} a list may have")
     try:
-        text = place.read(path).decode("utf-8-sig")
+        text = listed.decode("utf-8-sig")
     except UnicodeDecodeError:
         raise BadInput(f"{shown} is not a text file in UTF-8") from None
     folder = str(PurePosixPath(path).parent)
@@ -176,11 +166,13 @@ def _read(place: _Folder, path: str, task: Task) -> list[_Line]:
 
 
 def _parse(row: str, number: int, where: str, task: Task) -> _Line:
-    path, _, label = row.strip().rpartition(" ")
+    path, label = [*row.strip().rsplit(maxsplit=1), ""][:2]  # some copies have a tab, or several spaces
     try:
         value = int(label)
     except ValueError:
         raise BadInput(f"{where}: '{row.strip()}' is not a path, a space and a label") from None
+    if value == task.classes:
+        raise BadInput(f"{where}: label {value} is not in 0..{value - 1}; take 1 off each if these begin at 1")
     return _Line(number, safe(path.strip(), where), check_label(value, task.classes, where))
 
 

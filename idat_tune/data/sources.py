@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,7 @@ from idat_tune.tasks import Task
 
 if TYPE_CHECKING:
     from PIL import Image
+_FEW = 12  # classes that are shown one by one
 
 
 @dataclass(frozen=True)
@@ -24,6 +26,7 @@ class Item:
     name: str  # where it is, for messages and as provenance
     label: int
     read: Callable[[], bytes]
+    group: str | None = None  # images of one group never stand in two splits
 
 
 @dataclass(frozen=True)
@@ -34,9 +37,10 @@ class Choices:
     seed: int = 0  # of the random, stratified division
     path_column: str | None = None  # of a list; None means one of the usual names
     label_column: str | None = None
-    split_column: str | None = None
+    split_column: str | None = None  # "none" if no column is to be taken for it
     group_column: str | None = None  # rows of one value (patient, photo, burst) never stand in two splits
     group_pattern: str | None = None  # the same for files: a regular expression whose first group is the value
+    layout: str = "auto"  # what folders are: classes, splits that have those in them, or parts that are taken together
     drop_conflicts: bool = False  # leave out pictures that stand under two labels, instead of refusing them
     allow_outside: bool = False  # paths of a list may be absolute or climb out of its folder
 
@@ -53,13 +57,38 @@ class Source:
     items: Callable[[str], Iterator[Item]]  # of a split, in order
     stand_in: bool = False  # sizes differ from the benchmark's
     notes: tuple[str, ...] = ()
-    left_out: tuple[str, ...] = ()  # sentences that name the folders, file types and rows that were not taken
+    left_out: tuple[str, ...] = ()  # the folders, file types and rows that were not taken, by name
     class_counts: tuple[int, ...] = ()  # images per class in all splits, where they are known before reading
+    made: tuple[str, ...] = ()  # splits that were drawn at random; no picture of theirs may stand in another
+    drop_conflicts: bool = False  # leave out pictures of an own task that stand under two labels
+
+    def counts_by_name(self) -> dict[str, int]:
+        """Images of each class in all splits; empty where they are not known before reading."""
+        return dict(zip(_names(self.task), self.class_counts, strict=True)) if self.class_counts else {}
 
 
 def key(*parts: Any) -> str:
     """A short digest of what an import was asked for."""
     return hashlib.sha256(json.dumps(parts, default=str).encode()).hexdigest()[:16]
+
+
+def class_line(counts: Mapping[str, int]) -> str:
+    """The classes and how many images each has, in one line; of many only the largest and the smallest."""
+    most = sorted(counts, key=lambda name: -counts[name])
+    if len(counts) <= _FEW:
+        return f"{len(counts)} classes: " + ", ".join(f"{name} {counts[name]:,}" for name in most)
+    first, last = (", ".join(f"{name} {counts[name]:,}" for name in some) for some in (most[:3], most[-3:]))
+    return f"{len(counts):,} classes: the largest {first}; the smallest {last}"
+
+
+def class_counts(task: Task, labels: Iterable[int]) -> dict[str, int]:
+    """How often each class of a task occurs, by its name, or by its number where it has none."""
+    counts = Counter(labels)
+    return {name: counts[label] for label, name in enumerate(_names(task))}
+
+
+def _names(task: Task) -> tuple[str, ...]:
+    return task.class_names or tuple(map(str, range(task.classes)))
 
 
 def read_file(path: Path) -> bytes:
@@ -92,19 +121,20 @@ def is_image_name(path: Path) -> bool:
     return path.suffix.lower() in pixels.SUFFIXES and path.is_file()
 
 
-def safe(path: str, where: str) -> str:
+def safe(path: str, where: str, way_out: str = "") -> str:
     """`path` itself if it leads to something inside the folder it is relative to.
 
     Raises:
-        BadInput: it is absolute, empty, or climbs out; `where` names the file and line that has it.
+        BadInput: it is absolute, empty, or climbs out; `where` names the file and line that has it, `way_out` is
+            what else could be done.
     """
     parts = path.replace("\\", "/").split("/")
     if not path or "\0" in path:
         raise BadInput(f"{where}: no path")
     if parts[0] == "" or (len(parts[0]) == 2 and parts[0][1] == ":"):
-        raise BadInput(f"{where}: '{path}' is an absolute path; paths are relative to the folder of the list")
+        raise BadInput(f"{where}: '{path}' is an absolute path; paths are relative to the folder of the list{way_out}")
     if ".." in parts:
-        raise BadInput(f"{where}: '{path}' leads out of its folder; leave out '..'")
+        raise BadInput(f"{where}: '{path}' leads out of its folder; leave out '..'{way_out}")
     return path
 
 

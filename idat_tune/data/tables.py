@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 
+SUFFIXES = (".parquet", ".arrow", ".feather")
+
+
 class Rows:
     """The rows of some files, one after another.
 
@@ -25,6 +28,7 @@ class Rows:
         self.files = list(files)
         self._pieces: list[Callable[[list[str]], pa.Table]] = []  # each reads some columns of some rows
         self._starts: list[int] = []  # first row of each piece
+        self._files: list[int] = []  # first row of each file
         self._length = 0
         self._held: tuple[int, str, pa.Table] | None = None  # piece and column read last
         self._lock = threading.Lock()
@@ -39,6 +43,30 @@ class Rows:
     def columns(self) -> list[str]:
         """Names of the columns."""
         return list(self.schema.names)
+
+    def column(self, name: str) -> list[Any]:
+        """The cells of one column."""
+        return [row[name] for row in self.values([name])]
+
+    def embeds(self, column: str) -> bool:
+        """Whether a column holds encoded images, rather than paths.
+
+        Raises:
+            BadInput: it holds neither.
+        """
+        import pyarrow.types as types
+
+        held = self.schema.field(column).type
+        held = getattr(held, "storage_type", held)  # of an extension
+        held = held.value_type if types.is_dictionary(held) else held
+        if types.is_struct(held) and {"bytes", "path"} & {held.field(i).name for i in range(held.num_fields)}:
+            return self._length == 0 or self.values([column], 0, 1)[0][column].get("bytes") is not None
+        # By name, since these have no common test: binary, large_binary, fixed_size_binary[16], string_view, ...
+        if not types.is_nested(held) and "binary" in str(held):
+            return True
+        if not types.is_nested(held) and "string" in str(held):
+            return False
+        raise BadInput(f"{self.files[0]}: the column {column} holds {held}, which is neither paths nor encoded images")
 
     def values(self, columns: list[str], first: int = 0, last: int | None = None) -> list[dict[str, Any]]:
         """Some columns of rows `first` to `last` (exclusive)."""
@@ -59,12 +87,13 @@ class Rows:
             cell = self._held[2].column(column)[row - self._starts[piece]].as_py()
         encoded = cell.get("bytes") if isinstance(cell, dict) else cell
         if not isinstance(encoded, bytes):
-            raise BadInput(f"{self.name(row)} has no encoded image in column {column}")
+            raise BadInput(f"{self.where(row)} has no encoded image in column {column}")
         return encoded
 
-    def name(self, row: int) -> str:
-        """The file and the row in all files, for messages."""
-        return f"{self.files[0].parent} row {row}"
+    def where(self, row: int) -> str:
+        """The file and the row in it, for messages."""
+        file = bisect_right(self._files, row) - 1
+        return f"{self.files[file]} row {row - self._files[file]}"
 
     def class_names(self, column: str) -> tuple[str, ...]:
         """What a Hugging Face data set calls the labels in a column, if it says so."""
@@ -75,19 +104,20 @@ class Rows:
             return ()
 
     def _spans(self) -> list[tuple[int, int, Callable[[list[str]], pa.Table]]]:
-        ends = [*self._starts[1:], self._length]
+        ends = [*self._starts[1:], self._length][: len(self._starts)]  # a table may have no rows
         return list(zip(self._starts, ends, self._pieces, strict=True))
 
     def _add(self, file: Path) -> None:
         import pyarrow as pa
 
         try:
-            schema, pieces = _arrow(file) if file.suffix == ".arrow" else _parquet(file)
+            schema, pieces = _arrow(file) if file.suffix.lower() in (".arrow", ".feather") else _parquet(file)
         except (pa.ArrowException, OSError) as failure:
             raise BadInput(f"{file} cannot be read: {failure}") from None
         if self.schema is not None and self.schema.names != schema.names:
             raise BadInput(f"{file} has other columns than {self.files[0]}")
         self.schema = self.schema or schema
+        self._files.append(self._length)
         for rows, read in pieces:
             if rows:
                 self._starts.append(self._length)

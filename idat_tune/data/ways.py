@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from idat_tune import tasks
-from idat_tune.data import folders, huggingface, importing, lists, official, prepared, store, tfds
+from idat_tune.data import (
+    archives,
+    folders,
+    huggingface,
+    importing,
+    layouts,
+    lists,
+    official,
+    prepared,
+    store,
+    tfds,
+    trees,
+)
 from idat_tune.data.importing import Imported, Progress
 from idat_tune.data.sources import Choices, Source
 from idat_tune.errors import BadInput, unknown
@@ -30,8 +43,8 @@ def import_(
     """Import the images of tasks into the store.
 
     Args:
-        path: a prepared copy of VTAB-1K (folder or zip), a folder of images, a CSV or Parquet file of paths and labels,
-            or a copy of a Hugging Face or TFDS data set on disk.
+        path: a prepared copy of VTAB-1K or a folder of images (either may be a zip or tar), a CSV or Parquet file of
+            paths and labels, or a copy of a Hugging Face or TFDS data set on disk.
         names: tasks (or groups) of a prepared copy, none meaning all that are there; else the one task it becomes.
         kind: one of KINDS, where it is not to be found out.
         any_size: accept a benchmark's task with other numbers of images than it has, as a stand-in.
@@ -63,21 +76,33 @@ def sources(
     if kind not in KINDS:
         raise unknown("kind of source", kind, KINDS)
     decided = Choices(**choices)
+    if decided.layout not in layouts.LAYOUTS:
+        raise unknown("layout", decided.layout, layouts.LAYOUTS)
     if decided.train_images is not None and decided.train_images < 2:
         raise BadInput(f"{decided.train_images} training images are too few; val takes one, so it needs two")
-    path = Path(path).expanduser().absolute()  # a link keeps its name, which says what it is
-    if not path.exists():
-        raise BadInput(f"{path} does not exist")
     try:
-        return _sources(path, names, kind, any_size, decided)
+        return _sources(_existing(path), names, kind, any_size, decided)
     except OSError as failure:
         raise BadInput(f"{failure.filename or path} cannot be read ({failure.strerror})") from None
 
 
+def _existing(path: str | Path) -> Path:
+    try:
+        found = Path(path).expanduser().absolute()  # a link keeps its name, which says what it is
+        there = found.exists()
+    except (RuntimeError, ValueError) as failure:  # no such home folder, a null character
+        raise BadInput(f"{str(path)!r} is no path: {failure}") from None
+    if not there:
+        raise BadInput(f"{found} does not exist")
+    return found
+
+
 def _sources(path: Path, names: list[str] | None, kind: str, any_size: bool, choices: Choices) -> list[Source]:
     kind = _recognised(path) if kind == "auto" else kind
-    if path.is_file() != (kind == "list") and not (kind == "prepared" and path.is_file()):
+    archive = path.is_file() and kind in ("prepared", "images") and archives.form(path) is not None
+    if path.is_file() != (kind == "list") and not archive:
         raise BadInput(f"{path} is a {'file' if path.is_file() else 'folder'}, which '{kind}' cannot be")
+    _check_fit(path, kind, choices)
     if kind == "prepared":
         return prepared.find(path, names, any_size)
     if kind == "tfds":
@@ -99,16 +124,44 @@ _OWN = {"images": folders.from_folder, "list": lists.from_list, "huggingface": h
 
 def _recognised(path: Path) -> str:
     if path.is_file():
-        if path.suffix.lower() in (".csv", ".tsv", ".parquet"):
+        if path.suffix.lower() in (".xlsx", ".xls", ".ods"):
+            raise BadInput(f"{path} is a spreadsheet; save it as CSV, then import that")
+        if path.suffix.lower() in lists.LISTS:
             return "list"
-        if prepared.is_prepared(path):
-            return "prepared"
-        raise BadInput(f"{path} is not a zip, a CSV, a TSV or a Parquet file")
+        if archives.form(path) is None:
+            raise BadInput(f"{path} is not a zip, a tar, nor a list ({', '.join(lists.LISTS)})")
+        return "prepared" if prepared.is_prepared(path) else "images"
     if prepared.is_prepared(path):
         return "prepared"
     if tfds.is_tfds(path):
         return "tfds"
-    return "huggingface" if huggingface.is_huggingface(path) else "images"
+    if not huggingface.is_huggingface(path):
+        return "images"
+    if trees.scan(path)[0].has_images():
+        raise BadInput(
+            f"{path} has images and tables (Arrow, Parquet): say which to import with --kind images or --kind "
+            "huggingface, or name the table itself"
+        )
+    return "huggingface"
+
+
+def _check_fit(path: Path, kind: str, choices: Choices) -> None:
+    """Raises BadInput for a choice that does nothing for this kind of source."""
+    for field in fields(Choices):
+        if getattr(choices, field.name) != field.default and field.name in _UNFIT[kind]:
+            option = "--" + field.name.replace("_", "-")
+            raise BadInput(f"{option} does nothing for {path}, which is read as '{kind}'; leave it out")
+
+
+_COLUMNS = frozenset({"path_column", "label_column", "split_column", "group_column", "allow_outside"})
+_ALL = frozenset(field.name for field in fields(Choices))
+_UNFIT: dict[str, frozenset[str]] = {
+    "images": _COLUMNS,
+    "list": frozenset({"layout"}),
+    "huggingface": frozenset({"layout"}),
+    "prepared": _ALL,
+    "tfds": _ALL,
+}
 
 
 def _benchmark(name: str) -> Task:
