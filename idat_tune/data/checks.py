@@ -121,9 +121,11 @@ class Split:
         import numpy as np
 
         with np.load(path, allow_pickle=False) as kept:
-            columns = (kept["name"].tolist(), kept["label"].tolist(), kept["digests"], kept["size"], kept["group"])
+            names = kept["name"].tolist()
+            groups = kept["group"].tolist() if "group" in kept else [""] * len(names)  # older than groups
+            columns = (names, kept["label"].tolist(), kept["digests"], kept["size"], groups)
             images = [
-                Image(name, label, digests[0].tobytes(), digests[1].tobytes(), (int(size[0]), int(size[1])), str(group))
+                Image(name, label, digests[0].tobytes(), digests[1].tobytes(), (int(size[0]), int(size[1])), group)
                 for name, label, digests, size, group in zip(*columns, strict=True)
             ]
             return cls(images, kept["bad"].tolist())
