@@ -4,7 +4,7 @@ import unicodedata
 
 import pytest
 
-from idat_tune.data.labels import classes, tidy
+from idat_tune.data.labels import classes, is_missing, tidy
 from idat_tune.errors import BadInput
 
 NFC, NFD = (unicodedata.normalize(form, "Rötling") for form in ("NFC", "NFD"))
@@ -68,6 +68,13 @@ def test_names_of_bytes_that_are_no_text_stay_apart_and_can_be_written():
     names = {tidy(name.decode("utf-8", "surrogateescape")) for name in (b"caf\xe9", b"caf\xe8", b"cafe")}
     assert len(names) == 3
     assert all(name.encode() for name in names)
+
+
+@pytest.mark.parametrize("name", [" ", "\u200b", "\x00\n"])
+def test_names_that_cannot_be_seen_are_refused(name):
+    with pytest.raises(BadInput, match="which nobody can read"):
+        of(name, "cep")
+    assert is_missing(name)
 
 
 def test_numbers_too_long_to_count_with_are_names():

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import random
 import unicodedata
 
 import pandas as pd
@@ -12,6 +13,7 @@ from birds import BIRDS, classes_of, home, refused, sizes  # noqa: F401
 
 from idat_tune import data
 from idat_tune.data.ways import sources
+from idat_tune.errors import BadInput
 
 
 def write_csv(path, rows, header=("path", "label")):
@@ -395,3 +397,66 @@ def test_a_row_of_parquet_without_a_path_is_refused(tmp_path, listed):
 def test_a_column_that_has_no_images_is_refused(tmp_path):
     pq.write_table(pa.table({"image": [[0, 1]] * 4, "label": [0, 1, 0, 1]}), tmp_path / "l.parquet")
     refused(tmp_path / "l.parquet", "the column image holds list.*, which is neither paths nor encoded images")
+
+
+# Anything at all
+
+
+CELLS = [
+    *("images/owl/000.jpg", "images/owl/001", "../x", "/etc/hosts", "C:\\x.png", "", "nan", "1", "1.0", "-1", "train"),
+    *(
+        'a"b',
+        "\x00",
+        "\u00e9",
+        "a\nb",
+        "9" * 5000,
+        "\u0130",
+        "\u00b2",
+        " ",
+        ".",
+        "x" * 300,
+        "images/owl/002.jpg\0",
+        "~",
+    ),
+]
+HEADS = ["path", "label", "image", "Split", "fold", "patient", "", "Unnamed: 0", "x", "category", "none", "label "]
+OPTIONS = {"path_column": ["path", "x"], "label_column": ["x"], "split_column": ["none"], "group_column": ["patient"]}
+
+
+def anything(folder, rows, chance):
+    """A table of random columns and cells, most of them wrong, in a file of any kind."""
+    heads = ["path", "label", *chance.sample(HEADS, chance.randint(0, 2))]
+    heads = heads if chance.random() < 0.8 else chance.choices(HEADS, k=chance.randint(1, 3))
+    table = [[*row, *chance.choices(CELLS, k=len(heads))][: len(heads)] for row in chance.sample(rows, 12)]
+    for _ in range(chance.randint(0, 2)):
+        chance.choice(table)[chance.randrange(len(heads))] = chance.choice(CELLS)
+    path = folder / f"any{chance.choice(['.csv', '.TSV', '.txt', '.jsonl', '.parquet'])}"
+    if path.suffix == ".parquet":
+        pq.write_table(pa.table({name: [row[i] for row in table] for i, name in enumerate(heads)}), path)
+    elif path.suffix == ".jsonl":
+        path.write_text("\n".join(json.dumps(dict(zip(heads, row, strict=True))) for row in table))
+    else:
+        delimiter = chance.choice(",;\t ")
+        raw = bytearray("\n".join(delimiter.join(row) for row in [heads, *table]), chance.choice(["utf-8", "utf-16"]))
+        if chance.random() < 0.2:
+            raw[chance.randrange(len(raw))] = chance.randrange(256)
+        path.write_bytes(raw)
+    return path
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_any_table_is_a_task_or_one_sentence(tmp_path, listed, seed):
+    chance, refusals = random.Random(seed), []
+    for _ in range(100):
+        path = anything(tmp_path, listed, chance)
+        options = {name: chance.choice(values) for name, values in OPTIONS.items() if chance.random() < 0.1}
+        try:
+            (source,) = sources(path, ["birds"], allow_outside=chance.random() < 0.3, **options)
+        except BadInput as refusal:
+            refusals.append(str(refusal))
+            continue
+        assert min(source.sizes.values()) > 0
+        assert all(name.encode() for name in source.task.class_names)
+        assert min(source.class_counts) > 0
+    assert 5 < len(refusals) < 95
+    assert not any("\n" in sentence for sentence in refusals)

@@ -68,7 +68,7 @@ def is_missing(value: Any) -> bool:
     """Whether a cell of a table says that there is no value."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return True
-    return isinstance(value, str) and value.strip().lower() in _MISSING
+    return isinstance(value, str) and _visible(value).lower() in _MISSING
 
 
 def classes(given: Sequence[str], splits: Sequence[str | None], known: Sequence[str], where: str) -> Classes:
@@ -124,6 +124,8 @@ def _texts(given: Sequence[str]) -> tuple[list[str], list[str]]:
     for name in set(given):
         written[tidy(name)].add(name)
     for name, forms in sorted(written.items()):
+        if not _visible(name):
+            raise BadInput(f"a class is called {min(forms)!a}, which nobody can read; give it a name")
         if len(forms) > 1:
             # ascii() shows what differs, such as a combining accent.
             notes.append(f"'{name}' is written as {' and '.join(map(ascii, sorted(forms)))}, taken as one class")
@@ -165,9 +167,12 @@ def _look_alikes(names: Sequence[str], splits: Sequence[str | None], found: Sequ
 def _likeness(name: str) -> str:
     if _NUMBER.fullmatch(name):
         return repr(float(name)) if len(name) < 16 else name.lstrip("0")
-    plain = unicodedata.normalize("NFKC", name)
-    plain = "".join(letter for letter in plain if unicodedata.category(letter) != "Cf")  # such as zero width spaces
-    return re.sub(r"[\s_]+", " ", plain.casefold()).strip()
+    return re.sub(r"[\s_]+", " ", _visible(unicodedata.normalize("NFKC", name)).casefold())
+
+
+def _visible(name: str) -> str:
+    """A name without control characters, zero width spaces and their kin, and outer spaces."""
+    return "".join(letter for letter in name if unicodedata.category(letter) not in ("Cc", "Cf")).strip()
 
 
 def _differ(one: str, two: str) -> str:

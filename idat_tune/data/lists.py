@@ -124,7 +124,7 @@ class Listed:
         completed = self._completion(Path(os.path.normpath(self.folder / path.replace("\\", "/"))), where)
         if completed is None:
             raise BadInput(f"{where}: {labels.shown(given)} is missing in {self.folder}")
-        self._completed.append(f"{given} ({completed.name})")
+        self._completed.append(f"{labels.shown(given)} ({completed.name})")
         return completed
 
     def _completion(self, file: Path, where: str) -> Path | None:
