@@ -4,6 +4,7 @@ import json
 import shutil
 from collections.abc import Mapping, Sequence
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from idat_tune import data, tasks
+from idat_tune import data, tasks, weights
 from idat_tune.backbones import RANDOM
 from idat_tune.config import RunConfig
 from idat_tune.errors import BadInput
@@ -22,7 +23,8 @@ from idat_tune.kinds import KINDS
 from idat_tune.model import AdaptedModel, build
 from idat_tune.tasks import Task
 
-FILES = ("config.yaml", "adapter.safetensors", "metrics.json", "labels.json", "README.md")
+FILES = ("config.yaml", "adapter.safetensors", "metrics.json", "labels.json", "provenance.json", "README.md")
+PACKAGES = ("idat-tune", "torch", "timm")
 
 
 class Student(nn.Module):
@@ -59,7 +61,13 @@ def _transform(image: Image.Image, spec: Any) -> Tensor:
     return torch.from_numpy(data.decode(image, spec.size, spec.channels, spec.interpolation))
 
 
-def save(folder: Path, config: RunConfig, state: Mapping[str, Tensor], metrics: Mapping[str, Any]) -> None:
+def save(
+    folder: Path,
+    config: RunConfig,
+    state: Mapping[str, Tensor],
+    metrics: Mapping[str, Any],
+    trained_with: Mapping[str, Mapping[str, Any]] | None = None,
+) -> None:
     """Write a student's trained tensors and all that is needed to use them; replaces the folder as a whole.
 
     Args:
@@ -68,9 +76,15 @@ def save(folder: Path, config: RunConfig, state: Mapping[str, Tensor], metrics: 
         state: what was trained, as `AdaptedModel.trained_state` gives it: adapters and head. The backbone is not
             copied, unless it trained as a whole (adapter.kind full).
         metrics: what is known of it, plain values; `test_accuracy` among them where it was measured.
+        trained_with: which weights its backbones had, by name, as `weights.Identity.as_dict`; those that this machine
+            has unless given.
+
+    Raises:
+        BadInput: the folder cannot be replaced, or the weights cannot be told.
     """
     folder = folder.absolute()
     check_replaceable(folder)
+    provenance = _provenance(config, trained_with)
     partial_folder = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(partial_folder, ignore_errors=True)
     partial_folder.mkdir()
@@ -79,7 +93,8 @@ def save(folder: Path, config: RunConfig, state: Mapping[str, Tensor], metrics: 
     save_file(dict(state), partial_folder / "adapter.safetensors")
     (partial_folder / "metrics.json").write_text(json.dumps(dict(metrics), indent=2) + "\n")
     (partial_folder / "labels.json").write_text(json.dumps(labels, indent=2) + "\n")
-    (partial_folder / "README.md").write_text(_card(folder.name, config, metrics))
+    (partial_folder / "provenance.json").write_text(json.dumps(provenance, indent=2) + "\n")
+    (partial_folder / "README.md").write_text(_card(folder.name, config, metrics, provenance["weights"]))
     shutil.rmtree(folder, ignore_errors=True)
     partial_folder.rename(folder)
 
@@ -107,7 +122,20 @@ def label_names(task: str) -> list[str]:
     return list(known.class_names) or [str(label) for label in range(known.classes)]
 
 
-def _card(name: str, config: RunConfig, metrics: Mapping[str, Any]) -> str:
+def _provenance(config: RunConfig, trained_with: Mapping[str, Mapping[str, Any]] | None) -> dict[str, Any]:
+    """What the student depends on: the weights of its backbone and of its teacher's, and versions."""
+    held = trained_with or {}
+    names = {"student": config.student, **({} if config.alone else {"teacher": config.teacher})}
+    return {
+        "weights": {
+            role: {"backbone": name, **(held.get(name) or weights.identify(name).as_dict())}
+            for role, name in names.items()
+        },
+        "versions": {name: version(name) for name in PACKAGES},
+    }
+
+
+def _card(name: str, config: RunConfig, metrics: Mapping[str, Any], held: Mapping[str, Mapping[str, Any]]) -> str:
     taught = "without a teacher" if config.alone else f"beside the teacher `{config.teacher}`"
     lines = [
         f"# {name}: {config.student} adapted to {tasks.get(config.task).title}",
@@ -126,6 +154,10 @@ def _card(name: str, config: RunConfig, metrics: Mapping[str, Any]) -> str:
         "| measured | |",
         "|---|---|",
         *(f"| {key} | {value} |" for key, value in metrics.items()),
+        "",
+        "| weights | of | file | sha256 |",
+        "|---|---|---|---|",
+        *(f"| {role} | `{of['backbone']}` | {of['file']} | {of['sha256'] or ''} |" for role, of in held.items()),
         "",
     ]
     return "\n".join(lines)
@@ -167,7 +199,8 @@ def load(folder: str | Path, device: str = "cpu", merge: bool = False) -> Studen
             logits then differ by rounding (below 1e-5) from those that were tested. For kinds that can (`kinds.KINDS`).
 
     Raises:
-        BadInput: a file is missing or damaged, or the tensors do not fit the config; names it.
+        BadInput: a file is missing or damaged, the tensors do not fit the config, or the backbone has other weights
+            than the student was trained with; names it.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -186,6 +219,9 @@ def load(folder: str | Path, device: str = "cpu", merge: bool = False) -> Studen
         raise BadInput(f"{folder / 'adapter.safetensors'} is damaged: {failure}; export it again") from None
     # Where everything was trained, the file holds everything: no pretrained weights are needed.
     whole = config.adapter.kind == "full"
+    held = _read(folder / "provenance.json", _weights_of)
+    if not whole:
+        weights.check_same(config.student, held, f"the student in {folder}", "or train it again on these")
     backbone = RANDOM + config.student.removeprefix(RANDOM) if whole else config.student
     model = build(backbone, len(labels), config, seed=0)
     try:
@@ -195,6 +231,14 @@ def load(folder: str | Path, device: str = "cpu", merge: bool = False) -> Studen
     if merge:
         model.merge(config.adapter.kind)
     return Student(model, config, labels, metrics).to(device)
+
+
+def _weights_of(text: str) -> Mapping[str, Any]:
+    """What a provenance says of the student's backbone."""
+    held = json.loads(text)["weights"]["student"]
+    if not isinstance(held, dict) or not {"file", "sha256"} <= held.keys():
+        raise ValueError("it does not say which weights the student was trained with")
+    return held
 
 
 def _config(flat: Mapping[str, Any], labels: Sequence[str]) -> RunConfig:
@@ -211,6 +255,6 @@ def _read(path: Path, parse: Any) -> Any:
         return parse(path.read_text(encoding="utf-8"))
     except BadInput as failure:
         raise BadInput(f"{path}: {failure}") from None
-    except (ValueError, TypeError, AttributeError, yaml.YAMLError) as failure:
+    except (ValueError, TypeError, AttributeError, KeyError, yaml.YAMLError) as failure:
         line = str(failure).split("\n")[0]
         raise BadInput(f"{path} cannot be read: {line}; export it again") from None

@@ -1,6 +1,7 @@
 """One trial on a Ray worker: a RunConfig in, a result per epoch out; the worker lives on for the next."""
 
 import os
+import platform
 import time
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -10,7 +11,7 @@ import torch
 from ray import tune
 from safetensors.torch import load, save
 
-from idat_tune import data
+from idat_tune import data, weights
 from idat_tune.config import RunConfig
 from idat_tune.data import Images
 from idat_tune.engine.compiling import pays
@@ -70,12 +71,14 @@ class Run:
         start = time.perf_counter()
         self.job = job
         self.config = RunConfig.from_flat(job["config"])
+        held = check_weights(job, self.config)
         train, self.val = worker.rows(job)
         self.training = run_on(worker.resident(self.config), self.config, train, self.val)
         self.set_up = {
             "set_up_seconds": time.perf_counter() - start,
             "trainable_params": self.training.student.trainable_params(),
             "worker": os.getpid(),
+            "weights": held,
         }
 
     def result(self, epoch: EpochMetrics) -> dict[str, Any]:
@@ -86,6 +89,23 @@ class Run:
         if last and self.job["stage"] == FINAL:
             result["state"] = save(self.training.student.trained_state())
         return {**result, "status": COMPLETE if last else RUNNING, "done": last}
+
+
+def check_weights(job: Mapping[str, Any], config: RunConfig) -> list[list[str | None]]:
+    """The sha256 of the files that this worker has for the backbones of a run, each with its name.
+
+    A file is read once per process.
+
+    Raises:
+        BadInput: they are others than the search was begun with.
+    """
+    begun_with = dict(job.get("weights", ()))
+    names = [config.student] if config.alone else list(dict.fromkeys([config.student, config.teacher]))
+    for name in names:
+        if name in begun_with:
+            weights.check_same(name, begun_with[name], "this search", f"on {platform.node()}")
+    # As rows: Tune would flatten a mapping into its own keys.
+    return [[name, weights.identify(name).sha256] for name in names]
 
 
 def tested(job: Mapping[str, Any]) -> dict[str, Any]:
