@@ -206,8 +206,7 @@ def build_pair(
     Raises:
         BadInput: as `build`, or the two take images of different shape.
     """
-    if not config.alone:
-        _check_alike(config)
+    check_alike(config)
     student = build(config.student, classes, config, 2 * config.seed, frozen)
     if config.alone:
         return student, None
@@ -222,8 +221,7 @@ def check(config: RunConfig) -> None:
     Raises:
         BadInput: as `build_pair`, or weights cannot be had or do not fit.
     """
-    if not config.alone:
-        _check_alike(config)
+    check_alike(config)
     for name in (config.student,) if config.alone else (config.student, config.teacher):
         with torch.device("meta"):
             build(RANDOM + name.removeprefix(RANDOM), config.classes, config, seed=None)
@@ -239,8 +237,10 @@ def _check_fits(full: str, image_size: int | None, path: Path, changed: int) -> 
         weights.check(_untrained(full, image_size), path, full)
 
 
-def _check_alike(config: RunConfig) -> None:
-    """Student and teacher see the same images."""
+def check_alike(config: RunConfig) -> None:
+    """Raise BadInput unless student and teacher, if there is one, take images of the same shape."""
+    if config.alone:
+        return
     ours, theirs = (input_spec(name, config.image_size) for name in (config.student, config.teacher))
     if (ours.size, ours.channels) != (theirs.size, theirs.channels):
         way_out = "choose alike" if ours.channels != theirs.channels else "choose alike, or set one image_size for both"

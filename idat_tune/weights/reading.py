@@ -2,6 +2,7 @@
 
 import argparse
 import pickle
+import warnings
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -45,32 +46,32 @@ def _empty(shape: list[int]) -> Tensor:
 
 
 def _torch(path: Path, shapes: bool) -> dict[str, Tensor]:
+    with path.open("rb") as file:
+        if not file.read(4).startswith((b"PK\x03\x04", b"\x80")):  # an archive, or as torch wrote before 1.6
+            raise BadInput(f"{path} is damaged: torch.save has not written it; fetch it again")
     try:
         # The arguments of the training script, which many keep beside the weights, are plain values in a Namespace.
-        with torch.serialization.safe_globals([argparse.Namespace]):
+        with torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings(action="ignore"):
             content = torch.load(path, map_location="meta" if shapes else "cpu", weights_only=True)
-    except pickle.UnpicklingError as failure:
-        what = str(failure)
-        if "Unsupported" in what or "GLOBAL" in what or "weights_only" in what or "Weights only" in what:
-            raise BadInput(
-                f"{path} holds more than tensors and plain values, which could run code and is never loaded; where you "
-                "trust it, save its state_dict alone, best as .safetensors"
-            ) from None
-        raise BadInput(f"{path} is damaged: {first_line(failure)}; fetch it again") from None
-    except (AttributeError, TypeError, IndexError) as failure:  # of a file that is no pickle of torch's
+    except (pickle.UnpicklingError, RuntimeError) as failure:
+        if not any(word in str(failure) for word in ("GLOBAL", "TorchScript")):
+            raise BadInput(f"{path} is damaged: torch cannot read it; fetch it again") from None
+        raise BadInput(
+            f"{path} holds more than tensors and plain values, which could run code and is never loaded; where you "
+            "trust it, save its state_dict alone, best as .safetensors"
+        ) from None
+    except (AttributeError, TypeError, IndexError) as failure:  # of a pickle that is cut
         raise BadInput(f"{path} is damaged: {first_line(failure)}; fetch it again") from None
     return _unwrapped(content, path)
 
 
 def _unwrapped(content: Any, path: Path) -> dict[str, Tensor]:
-    while isinstance(content, Mapping):
-        inner = next((content[name] for name in WRAPPERS if isinstance(content.get(name), Mapping)), None)
-        if inner is None:
-            break
-        content = inner
-    tensors = {name: value for name, value in content.items() if isinstance(value, Tensor)} if content else {}
-    if not isinstance(content, Mapping) or not tensors:
-        keys = f" ({', '.join(map(str, list(content)[:5]))})" if isinstance(content, Mapping) else ""
+    found = content if isinstance(content, Mapping) else {}
+    while inner := next((found[name] for name in WRAPPERS if isinstance(found.get(name), Mapping)), None):
+        found = inner
+    tensors = {name: value for name, value in found.items() if isinstance(value, Tensor)}
+    if not tensors:
+        keys = f" ({', '.join(map(str, list(found)[:5]))})" if found else ""
         raise BadInput(f"{path} holds no state_dict{keys}; save the model's state_dict, best as .safetensors")
     return tensors
 
