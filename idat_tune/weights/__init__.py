@@ -1,4 +1,7 @@
-"""Where pretrained weights are found, what identifies them, and how files of any usual layout get into timm models."""
+"""Where pretrained weights are found: a folder of the user's own, the Hugging Face cache, the hub.
+
+And what identifies them, and how a file of any usual layout gets into a timm model. Nothing pickled is ever loaded.
+"""
 
 from idat_tune.weights.files import FOLDER, available, find, here, in_cache, in_folder, missing
 from idat_tune.weights.fitting import check, check_finite, load
