@@ -43,7 +43,11 @@ def test_the_size_is_the_backbones_own_unless_given():
 @pytest.mark.parametrize(
     ("name", "size", "sentence"),
     [
-        (DINO, 225, f"image_size 225 cannot be: random:{DINO} cuts images into patches of 14 pixels; take a multiple of"),
+        (
+            DINO,
+            225,
+            f"image_size 225 cannot be: random:{DINO} cuts images into patches of 14 pixels; take a multiple of",
+        ),
         ("glyph_base", 36, "patches of 8 pixels; take a multiple of 8, such as 32"),
         (SWIN, 98, "patches of 4 pixels"),
         ("vit_tiny_r_s16_p8_224", 40, "patches of 32 pixels; take a multiple of 32, such as 32"),

@@ -80,7 +80,9 @@ def as_hugging_face(state, prefix="", dino=False, swin=False):
         if "attn.qkv" in key:
             start, end = key.split("attn.qkv")
             place = start + ("attention.self." if swin else "attention.attention.")
-            parts = {f"{place}{part}{end}": value.chunk(3)[index] for index, part in enumerate(("query", "key", "value"))}
+            parts = {
+                f"{place}{part}{end}": value.chunk(3)[index] for index, part in enumerate(("query", "key", "value"))
+            }
         else:
             parts = {key: value}
         for name, part in parts.items():
@@ -418,7 +420,10 @@ def test_backbones_without_a_patch_in_their_name_are_taken(name):
         ("vit_relpos_small_patch16_224", "its attention has a bias by relative position"),
         ("deit_tiny_distilled_patch16_224", "it is distilled, with two heads"),
         ("vit_base_mci_224", "its batch norms would go on changing"),
-        ("vit_base_patch16_rpn_224", "backbone vit_base_patch16_rpn_224: no adapter fits VisionTransformer with ResPost"),
+        (
+            "vit_base_patch16_rpn_224",
+            "backbone vit_base_patch16_rpn_224: no adapter fits VisionTransformer with ResPost",
+        ),
         ("vit_small_patch16_dinov3", "no adapter fits Eva with EvaBlock"),
         ("timm/vit_tiny_patch16_224", "leave timm/ away: vit_tiny_patch16_224"),
         ("vit_tiny_patch16_22", "did you mean 'vit_tiny_patch16_224'?"),

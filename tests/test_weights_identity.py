@@ -78,9 +78,10 @@ def test_embedded_and_random_weights_are_identified_too():
 def test_an_export_says_which_weights_it_stands_on_and_its_card_does_too(exported):
     held = json.loads((exported / "provenance.json").read_text())["weights"]
     assert held == {"student": {"backbone": SMALL, **weights.identify(SMALL).as_dict()}}
-    assert f"| student | `{SMALL}` | {SMALL}.safetensors | {held['student']['sha256']} |" in (
-        exported / "README.md"
-    ).read_text()
+    assert (
+        f"| student | `{SMALL}` | {SMALL}.safetensors | {held['student']['sha256']} |"
+        in (exported / "README.md").read_text()
+    )
     assert idat_tune.load(exported).config.image_size == 32
 
 
@@ -89,7 +90,13 @@ def test_an_export_is_not_loaded_on_other_weights(exported, folder):  # noqa: F8
     written(folder, seed_shift=1.0)
     with pytest.raises(BadInput) as caught:
         idat_tune.load(exported)
-    for part in (before[:12], weights.identify(SMALL).sha256[:12], f"{SMALL}.safetensors", "--weights", "train it again"):
+    for part in (
+        before[:12],
+        weights.identify(SMALL).sha256[:12],
+        f"{SMALL}.safetensors",
+        "--weights",
+        "train it again",
+    ):
         assert part in str(caught.value)
 
 
