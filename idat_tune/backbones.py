@@ -61,7 +61,7 @@ def check(name: str) -> str:
     """
     plain = name.removeprefix(RANDOM)
     foreign = next((start for start in _FOREIGN if re.match(rf"{start}(v2|02)?_", plain)), None)
-    if foreign and not plain.startswith("beit3"):
+    if foreign:
         raise BadInput(
             f"backbone {name} cannot be used: adapters know the blocks of plain ViTs, DeiTs and Swins, and "
             f"{_FOREIGN[foreign]}; take one of {', '.join(BACKBONES)}, or another ViT, DeiT or Swin of timm"

@@ -223,7 +223,9 @@ def load(folder: str | Path, device: str = "cpu", merge: bool = False) -> Studen
     whole = config.adapter.kind == "full"
     held = _read(folder / "provenance.json", _weights_of)
     if not whole:
-        weights.check_same(config.student, held, f"the student in {folder}", "or train it again on these")
+        weights.check_same(
+            config.student, held, f"the student in {folder} was trained with", ", or train it again on these"
+        )
     backbone = RANDOM + config.student.removeprefix(RANDOM) if whole else config.student
     model = build(backbone, len(labels), config, seed=0)
     try:

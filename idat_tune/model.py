@@ -141,7 +141,7 @@ def input_spec(name: str, image_size: int | None = None) -> InputSpec:
     if image_size % patch:
         near = max(patch, round(image_size / patch) * patch)
         raise BadInput(
-            f"image_size {image_size} cannot be: {name} cuts images into patches of {patch} pixels; take a multiple "
+            f"image_size {image_size} cannot be: {plain} cuts images into patches of {patch} pixels; take a multiple "
             f"of {patch}, such as {near}"
         )
     return replace(own, size=image_size)
@@ -213,10 +213,10 @@ def build_pair(
     return student, build(config.teacher, classes, config, 2 * config.seed + 1, frozen)
 
 
-def check(config: RunConfig) -> None:
+def check(config: RunConfig, fetch: bool = True) -> None:
     """Make sure that a run can start, before anything is decoded: backbones, sizes, adapters, and files of weights.
 
-    Of the files only names and shapes are read; what is on the hub alone is fetched.
+    Of the files only names and shapes are read; what is on the hub alone is fetched, or without `fetch` believed.
 
     Raises:
         BadInput: as `build_pair`, or weights cannot be had or do not fit.
@@ -227,6 +227,8 @@ def check(config: RunConfig) -> None:
             build(RANDOM + name.removeprefix(RANDOM), config.classes, config, seed=None)
         if not name.startswith(RANDOM) and name not in EMBEDDED:
             full = timm_name(name)
+            if not fetch and weights.here(full) is None and weights.available(name):
+                continue
             path = weights.find(full)
             _check_fits(full, config.image_size, path, path.stat().st_mtime_ns)
 

@@ -103,7 +103,7 @@ def check_weights(job: Mapping[str, Any], config: RunConfig) -> list[list[str | 
     names = [config.student] if config.alone else list(dict.fromkeys([config.student, config.teacher]))
     for name in names:
         if name in begun_with:
-            weights.check_same(name, begun_with[name], "this search", f"on {platform.node()}")
+            weights.check_same(name, begun_with[name], "this search was begun with", f" on {platform.node()}")
     # As rows: Tune would flatten a mapping into its own keys.
     return [[name, weights.identify(name).sha256] for name in names]
 

@@ -10,9 +10,10 @@ from safetensors.torch import save_file
 from test_weights import DINO, SMALL, SWIN, folder, loaded, values_of  # noqa: F401 - a fixture
 
 import idat_tune
-from idat_tune import cost, data, embedded, model, run, single
+from idat_tune import cost, data, embedded, model, run, single, space
 from idat_tune.config import RunConfig
 from idat_tune.errors import BadInput
+from idat_tune.search.plan import Plan
 
 
 def pair(student, teacher="none", **changes):
@@ -46,7 +47,7 @@ def test_the_size_is_the_backbones_own_unless_given():
         (
             DINO,
             225,
-            f"image_size 225 cannot be: random:{DINO} cuts images into patches of 14 pixels; take a multiple of",
+            f"image_size 225 cannot be: {DINO} cuts images into patches of 14 pixels; take a multiple of",
         ),
         ("glyph_base", 36, "patches of 8 pixels; take a multiple of 8, such as 32"),
         (SWIN, 98, "patches of 4 pixels"),
@@ -112,3 +113,11 @@ def test_the_command_line_describes_a_size(tmp_path):
     done = command(*pair, "--set", "image_size=230", cwd=tmp_path)
     assert (done.returncode, done.stdout) == (2, "")
     assert "patches of 14 pixels" in done.stderr
+
+
+def test_a_search_holds_one_size_for_all_its_trials(tmp_path):
+    searched = space.parse({"params": {"image_size": {"choice": [32, 64]}}})
+    common = {"name": "x", "task": "digits", "space": searched, "trials": 3, "seed": 0, "final_seeds": 1}
+    with pytest.raises(BadInput, match="image_size cannot be searched: all trials share the same images; hold it with"):
+        Plan.checked(**common, fixed={}, out=tmp_path)
+    assert Plan.checked(**common, fixed={"image_size": 64}, out=tmp_path).config_of({}).image_size == 64

@@ -153,7 +153,7 @@ def test_a_search_keeps_which_weights_it_began_with_and_goes_on_with_no_others(f
     begin(planned(tmp_path))
     before = weights.identify(SMALL).sha256
     written(folder, seed_shift=1.0)
-    with pytest.raises(BadInput, match=f"search 'one' was made with the weights .*{before[:12]}.* another --name"):
+    with pytest.raises(BadInput, match=f"search 'one' was begun with the weights .*{before[:12]}.* another --name"):
         held_weights(planned(tmp_path))
 
 
@@ -173,7 +173,7 @@ def test_a_worker_whose_weights_differ_trains_nothing(folder):  # noqa: F811
         ["glyph_small", weights.identify("glyph_small").sha256],
     ]
     other = {"file": "other.npz", "sha256": "f" * HASH}
-    with pytest.raises(BadInput, match=r"this search was made with the weights other.npz \(sha256 ffffffffffff\)"):
+    with pytest.raises(BadInput, match=r"this search was begun with the weights other.npz \(sha256 ffffffffffff\)"):
         trial.check_weights({"weights": [[SMALL, other]]}, config)
 
 
@@ -216,7 +216,7 @@ def test_teachers_that_cannot_be_had_are_left_out_and_stay_so(folder, tmp_path):
 
 
 def test_teachers_that_ship_with_the_package_are_never_looked_for(tmp_path, monkeypatch):
-    monkeypatch.setattr("idat_tune.model.check", lambda config: pytest.fail("a model was built"))
+    monkeypatch.setattr("idat_tune.model.check", lambda *a, **k: pytest.fail("a model was built"))
     plan = wanting(tmp_path, "none", "glyph_small", "glyph_base", student="glyph_base")
     assert plan.without_absent_teachers() is plan
 

@@ -93,7 +93,7 @@ def held_weights(plan: Plan) -> dict[str, dict[str, Any]]:
         return {}
     known = before.get("weights", {})
     for name, held in known.items():
-        weights.check_same(name, held, f"search '{plan.name}'", "or give a new search another --name")
+        weights.check_same(name, held, f"search '{plan.name}' was begun with", ", or give a new search another --name")
     return {name: weights.identify(name).as_dict() for name in plan.backbones()}
 
 

@@ -124,7 +124,10 @@ class Plan:
         largest = 2**31 - 1 - max(folds, final_seeds)  # seeds count on from it
         if not 0 <= seed <= largest:
             raise BadInput(f"--seed cannot be {seed}: it goes from 0 to {largest}")
-        if "seed" in {*fixed, *dict(space.fixed), *(param.key for param in space.params)}:
+        searched_keys = {param.key for param in space.params} - set(fixed)
+        if "image_size" in searched_keys:
+            raise BadInput("image_size cannot be searched: all trials share the same images; hold it with --set")
+        if "seed" in {*fixed, *dict(space.fixed), *searched_keys}:
             raise BadInput("the seed is chosen with --seed, not in a space or with --set")
         for what, chosen, known in (("--sampler", sampler, SAMPLERS), ("--stopping", stopping, RULES)):
             if chosen not in known:
@@ -226,7 +229,7 @@ class Plan:
         from idat_tune import model  # heavy
 
         try:
-            model.check(config)
+            model.check(config, fetch=False)
         except BadInput as failure:
             return str(failure)
         return None

@@ -1,6 +1,7 @@
 """Finds the file of a backbone's weights: in a folder of the user's own, in the Hugging Face cache, on the hub."""
 
 import os
+import time
 from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
@@ -133,28 +134,28 @@ def _offered(full: str) -> str | Exception:
         return Exception("no pretrained weights of it are published")
     if constants.HF_HUB_OFFLINE:
         return Exception("the hub is switched off by HF_HUB_OFFLINE")
-    return _asked(names.repositories(full)[0], constants.HUGGINGFACE_CO_URL_TEMPLATE)
+    minute = int(time.monotonic() // 60)  # a hub that did not answer may be back then
+    return _asked(names.repositories(full)[0], (constants.HUGGINGFACE_CO_URL_TEMPLATE, minute))
 
 
 @cache
-def _asked(repository: str, template: str) -> str | Exception:
-    """Asked once, with little patience, because a download without network tries again for half a minute."""
+def _asked(repository: str, hub: tuple[str, int]) -> str | Exception:
+    """Asked once a minute, with little patience: a download without network tries again for half of one."""
     from huggingface_hub import get_hf_file_metadata, hf_hub_url
 
-    unreachable = _silent.get(template)
-    if unreachable:
-        return unreachable
+    if hub in _silent:
+        return _silent[hub]
     try:
         get_hf_file_metadata(hf_hub_url(repository, names.HUB_FILES[0]), timeout=PATIENCE)
         return repository
     except Exception as failure:  # as above
         found = Exception(f"the hub gave {_short(failure)}")
         if not hasattr(failure, "response"):  # it did not answer at all, and would not for another repository
-            _silent[template] = found
+            _silent[hub] = found
         return found
 
 
-_silent: dict[str, Exception] = {}  # hubs that did not answer this process
+_silent: dict[tuple[str, int], Exception] = {}  # hubs that did not answer this process
 
 
 def _missing(full: str, why: str) -> BadInput:

@@ -29,9 +29,7 @@ def load(model: nn.Module, path: Path, name: str) -> None:
         _check_npz(model, path, name)
         _read_npz(model, path, name)
     else:
-        state = _fitted(read(path), model, path, name)
-        check_finite(state, path)
-        model.load_state_dict(state)
+        model.load_state_dict(_fitted(read(path), model, path, name))
     check_finite(model.state_dict(), path)
 
 
@@ -44,7 +42,7 @@ def check(model: nn.Module, path: Path, name: str) -> None:
 
 
 def check_finite(state: Mapping[str, Tensor], path: object) -> None:
-    """Raise BadInput, naming the first, where a tensor holds NaN, an infinite value, or no real numbers at all."""
+    """Raise BadInput, naming the first, where a tensor holds NaN or an infinite value."""
     for key, value in state.items():
         if not value.isfinite().all():
             count = int((~value.isfinite()).sum())

@@ -54,8 +54,8 @@ def check_same(backbone: str, held: Mapping[str, Any], whose: str, way_out: str)
     Args:
         backbone: whose weights.
         held: what something was made with.
-        whose: what that is, as the subject of a sentence.
-        way_out: what to do, besides finding the right file.
+        whose: what was done with those, as the beginning of a sentence: "search 'x' was begun with".
+        way_out: what to do, or where, besides finding the right file.
 
     Raises:
         BadInput: naming both files and hashes; or they cannot be had.
@@ -64,8 +64,8 @@ def check_same(backbone: str, held: Mapping[str, Any], whose: str, way_out: str)
     if not found.same_as(held):
         before = Identity(str(held.get("file")), held.get("sha256"))
         raise BadInput(
-            f"{whose} was made with the weights {before} of {backbone}, but here they are {found}; put that file where "
-            f"this one lies or name its folder with --weights or {files.FOLDER}, {way_out}"
+            f"{whose} the weights {before} of {backbone}, but here they are {found}; put that file where this one lies "
+            f"or name its folder with --weights or {files.FOLDER}{way_out}"
         )
 
 
