@@ -2,6 +2,7 @@
 
 # B batch, H W pixels, C classes
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
@@ -245,7 +246,11 @@ def check_alike(config: RunConfig) -> None:
         return
     ours, theirs = (input_spec(name, config.image_size) for name in (config.student, config.teacher))
     if (ours.size, ours.channels) != (theirs.size, theirs.channels):
-        way_out = "choose alike" if ours.channels != theirs.channels else "choose alike, or set one image_size for both"
+        way_out = "choose alike"
+        if ours.channels == theirs.channels:
+            patches = [_patch(name.removeprefix(RANDOM)) for name in (config.student, config.teacher)]
+            fits = [size for size in sorted((ours.size, theirs.size)) if not any(size % patch for patch in patches)]
+            way_out += f", or set one size for both, such as image_size={fits[0] if fits else math.lcm(*patches)}"
         raise BadInput(
             f"teacher {config.teacher} takes {theirs.channels}x{theirs.size}x{theirs.size} images but student "
             f"{config.student} {ours.channels}x{ours.size}x{ours.size}; both see the same, so {way_out}"

@@ -71,7 +71,9 @@ def test_student_and_teacher_see_the_same_size_and_train_at_it():
     assert (student.spec.size, teacher.spec.size) == (64, 64)
     (epoch,) = run.run(config, noise(8, size=64, channels=3))
     assert epoch.train_loss > 0
-    with pytest.raises(BadInput, match="3x224x224 images but student .* choose alike, or set one image_size for both"):
+    with pytest.raises(
+        BadInput, match="3x224x224 images but student .* choose alike, or set one size for both, such as image_size=160"
+    ):
         model.check(pair(f"random:{SMALL}", "random:vit_tiny_patch16_224"))
 
 

@@ -382,7 +382,12 @@ def test_what_is_not_found_says_where_it_looked_and_what_lies_there(folder):
         (folder / name).write_text("")
     (folder / "other").mkdir()
     said = refused("vit_small")
-    assert f"looked in {folder} for vit_small_patch16_224.augreg_in21k.safetensors, " in said
+    assert (
+        f"looked in {folder} for vit_small_patch16_224.augreg_in21k, vit_small, vit_small_patch16_224_in21k, " in said
+    )
+    assert (
+        "ViT-S_16.npz, imagenet21k_ViT-S_16.npz (.safetensors, .npz, .pth, .pt, .bin, or a folder of the hub)" in said
+    )
     assert "there: notes.txt, other/, vit_base_patch16_224.dino.pth; " in said
     assert "in the Hugging Face cache for timm/vit_small_patch16_224.augreg_in21k" in said
     assert "--weights or IDAT_TUNE_WEIGHTS" in said

@@ -160,8 +160,9 @@ _silent: dict[tuple[str, int], Exception] = {}  # hubs that did not answer this 
 
 def _missing(full: str, why: str) -> BadInput:
     folder = _folder()
-    looked = f"looked in {folder} for {_first(names.file_names(full))}, for a folder {names.called(full)[0]}"
-    lies = f"{looked} and others; there: {_lies_in(folder)}; also " if folder else "looked "
+    wanted = [*names.called(full), *names.published(full)]
+    looked = f"looked in {folder} for {_first(wanted)} ({', '.join(names.ENDS[:5])}, or a folder of the hub)"
+    lies = f"{looked}; there: {_lies_in(folder)}; also " if folder else "looked "
     return BadInput(
         f"the weights of {full} are not here and {why}; {lies}in the Hugging Face cache for "
         f"{' and '.join(names.repositories(full)) or 'nothing'}; connect once so that they reach the cache, or put "

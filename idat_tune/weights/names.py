@@ -84,11 +84,16 @@ def repositories(full: str) -> tuple[str, ...]:
 @cache
 def file_names(full: str) -> tuple[str, ...]:
     """What the file may be called in a folder, in the order of looking."""
+    ours = [f"{name}{end}" for name in called(full) for end in ENDS]
+    return tuple(dict.fromkeys([*ours, *published(full)]))
+
+
+def published(full: str) -> list[str]:
+    """What those who published the file call it."""
     import timm
 
-    ours = [f"{name}{end}" for name in called(full) for end in ENDS]
-    published = Path(getattr(timm.get_pretrained_cfg(full), "url", None) or "").name
-    return tuple(dict.fromkeys([*ours, *([published] if published.endswith(ENDS) else []), *google_files(full)]))
+    name = Path(getattr(timm.get_pretrained_cfg(full), "url", None) or "").name
+    return [*([name] if name.endswith(ENDS) else []), *google_files(full)]
 
 
 def google_files(full: str) -> list[str]:
