@@ -92,6 +92,9 @@ class RunConfig(_Frozen):
     seed: int = Field(0, ge=0, lt=2**31)
     precision: Literal["auto", "bf16", "fp32"] = Field("auto", description="auto: bf16 on CUDA, else fp32")
     device: str = Field("auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")
+    image_size: int | None = Field(
+        None, ge=8, le=2048, description="pixels both ways, for student and teacher; the backbones' own unless given"
+    )
     protocol: Literal["clean", "paper"] = Field(
         "clean", description="paper: 10 more epochs, all images, best epoch on test"
     )

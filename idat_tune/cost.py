@@ -8,7 +8,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from idat_tune.backbones import RANDOM
 from idat_tune.config import RunConfig
-from idat_tune.model import AdaptedModel, build
+from idat_tune.model import AdaptedModel, build, check_alike
 
 OPTIMIZER_COPIES = 4  # of what trains: the value, its gradient and Adam's two moments
 
@@ -55,6 +55,7 @@ def parameters(config: RunConfig, classes: int | None = None) -> dict[str, Any]:
 
 
 def _models(config: RunConfig, classes: int) -> dict[str, AdaptedModel | None]:
+    check_alike(config)
     return {
         "student": shapes(config.student, classes, config),
         "teacher": None if config.alone else shapes(config.teacher, classes, config),

@@ -4,6 +4,7 @@ import json
 import shutil
 from collections.abc import Mapping, Sequence
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from idat_tune import data, tasks
+from idat_tune import data, tasks, weights
 from idat_tune.backbones import RANDOM
 from idat_tune.config import RunConfig
 from idat_tune.errors import BadInput
@@ -23,7 +24,16 @@ from idat_tune.model import AdaptedModel, build
 from idat_tune.tasks import Task
 
 PIXELS = "pixels.json"  # how images become pixels beyond what the backbone says; absent from older exports
-FILES = ("config.yaml", "adapter.safetensors", "metrics.json", "labels.json", PIXELS, "README.md")
+FILES = (
+    "config.yaml",
+    "adapter.safetensors",
+    "metrics.json",
+    "labels.json",
+    "provenance.json",
+    PIXELS,
+    "README.md",
+)
+PACKAGES = ("idat-tune", "torch", "timm")
 
 
 class Student(nn.Module):
@@ -70,7 +80,13 @@ def _transform(image: Image.Image, spec: Any, intensity: tuple[float, float] | N
     return torch.from_numpy(data.decode(image, spec.size, spec.channels, spec.interpolation, intensity))
 
 
-def save(folder: Path, config: RunConfig, state: Mapping[str, Tensor], metrics: Mapping[str, Any]) -> None:
+def save(
+    folder: Path,
+    config: RunConfig,
+    state: Mapping[str, Tensor],
+    metrics: Mapping[str, Any],
+    trained_with: Mapping[str, Mapping[str, Any]] | None = None,
+) -> None:
     """Write a student's trained tensors and all that is needed to use them; replaces the folder as a whole.
 
     Args:
@@ -79,9 +95,15 @@ def save(folder: Path, config: RunConfig, state: Mapping[str, Tensor], metrics: 
         state: what was trained, as `AdaptedModel.trained_state` gives it: adapters and head. The backbone is not
             copied, unless it trained as a whole (adapter.kind full).
         metrics: what is known of it, plain values; `test_accuracy` among them where it was measured.
+        trained_with: which weights its backbones had, by name, as `weights.Identity.as_dict`; those that this machine
+            has unless given.
+
+    Raises:
+        BadInput: the folder cannot be replaced, or the weights cannot be told.
     """
     folder = folder.absolute()
     check_replaceable(folder)
+    provenance = _provenance(config, trained_with)
     partial_folder = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(partial_folder, ignore_errors=True)
     partial_folder.mkdir()
@@ -91,7 +113,8 @@ def save(folder: Path, config: RunConfig, state: Mapping[str, Tensor], metrics: 
     (partial_folder / "metrics.json").write_text(json.dumps(dict(metrics), indent=2) + "\n")
     (partial_folder / "labels.json").write_text(json.dumps(labels, indent=2) + "\n")
     (partial_folder / PIXELS).write_text(json.dumps({"intensity": data.intensity(config.task)}) + "\n")
-    (partial_folder / "README.md").write_text(_card(folder.name, config, metrics))
+    (partial_folder / "provenance.json").write_text(json.dumps(provenance, indent=2) + "\n")
+    (partial_folder / "README.md").write_text(_card(folder.name, config, metrics, provenance["weights"]))
     shutil.rmtree(folder, ignore_errors=True)
     partial_folder.rename(folder)
 
@@ -119,7 +142,20 @@ def label_names(task: str) -> list[str]:
     return list(known.class_names) or [str(label) for label in range(known.classes)]
 
 
-def _card(name: str, config: RunConfig, metrics: Mapping[str, Any]) -> str:
+def _provenance(config: RunConfig, trained_with: Mapping[str, Mapping[str, Any]] | None) -> dict[str, Any]:
+    """What the student depends on: the weights of its backbone and of its teacher's, and versions."""
+    held = trained_with or {}
+    names = {"student": config.student, **({} if config.alone else {"teacher": config.teacher})}
+    return {
+        "weights": {
+            role: {"backbone": name, **(held.get(name) or weights.identify(name).as_dict())}
+            for role, name in names.items()
+        },
+        "versions": {name: version(name) for name in PACKAGES},
+    }
+
+
+def _card(name: str, config: RunConfig, metrics: Mapping[str, Any], held: Mapping[str, Mapping[str, Any]]) -> str:
     taught = "without a teacher" if config.alone else f"beside the teacher `{config.teacher}`"
     lines = [
         f"# {name}: {config.student} adapted to {tasks.get(config.task).title}",
@@ -138,6 +174,10 @@ def _card(name: str, config: RunConfig, metrics: Mapping[str, Any]) -> str:
         "| measured | |",
         "|---|---|",
         *(f"| {key} | {value} |" for key, value in metrics.items()),
+        "",
+        "| weights | of | file | sha256 |",
+        "|---|---|---|---|",
+        *(f"| {role} | `{of['backbone']}` | {of['file']} | {of['sha256'] or ''} |" for role, of in held.items()),
         "",
     ]
     return "\n".join(lines)
@@ -179,12 +219,13 @@ def load(folder: str | Path, device: str = "cpu", merge: bool = False) -> Studen
             logits then differ by rounding (below 1e-5) from those that were tested. For kinds that can (`kinds.KINDS`).
 
     Raises:
-        BadInput: a file is missing or damaged, or the tensors do not fit the config; names it.
+        BadInput: a file is missing or damaged, the tensors do not fit the config, or the backbone has other weights
+            than the student was trained with; names it.
     """
     folder = Path(folder)
     if not folder.is_dir():
         raise BadInput(f"no export folder at {folder}; a search writes one at <out>/<name>/best")
-    for name in FILES[:4]:
+    for name in FILES[:5]:  # older exports lack the rest
         if not (folder / name).is_file():
             raise BadInput(f"export folder {folder} is incomplete: {name} is missing; it holds {', '.join(FILES)}")
     intensity = _read(folder / PIXELS, _intensity) if (folder / PIXELS).is_file() else None
@@ -192,6 +233,8 @@ def load(folder: str | Path, device: str = "cpu", merge: bool = False) -> Studen
     metrics = _read(folder / "metrics.json", json.loads)
     if not isinstance(labels, list) or not labels:
         raise BadInput(f"{folder / 'labels.json'} must hold a list of class names")
+    if not isinstance(metrics, dict):
+        raise BadInput(f"{folder / 'metrics.json'} must hold a mapping of names to values; export it again")
     config = _read(folder / "config.yaml", lambda text: _config(yaml.safe_load(text), labels))
     try:
         state = load_file(folder / "adapter.safetensors")
@@ -199,6 +242,11 @@ def load(folder: str | Path, device: str = "cpu", merge: bool = False) -> Studen
         raise BadInput(f"{folder / 'adapter.safetensors'} is damaged: {failure}; export it again") from None
     # Where everything was trained, the file holds everything: no pretrained weights are needed.
     whole = config.adapter.kind == "full"
+    held = _read(folder / "provenance.json", _weights_of)
+    if not whole:
+        weights.check_same(
+            config.student, held, f"the student in {folder} was trained with", ", or train it again on these"
+        )
     backbone = RANDOM + config.student.removeprefix(RANDOM) if whole else config.student
     model = build(backbone, len(labels), config, seed=0)
     try:
@@ -212,6 +260,14 @@ def load(folder: str | Path, device: str = "cpu", merge: bool = False) -> Studen
 
 def _intensity(text: str) -> tuple[float, float] | None:
     return data.check_range(json.loads(text)["intensity"])
+
+
+def _weights_of(text: str) -> Mapping[str, Any]:
+    """What a provenance says of the student's backbone."""
+    held = json.loads(text)["weights"]["student"]
+    if not isinstance(held, dict) or not {"file", "sha256"} <= held.keys():
+        raise ValueError("it does not say which weights the student was trained with")
+    return held
 
 
 def _config(flat: Mapping[str, Any], labels: Sequence[str]) -> RunConfig:

@@ -31,6 +31,7 @@ class TrialRecord:
     set_up_seconds: float = 0.0  # of these, building models and loading data
     trainable_params: int | None = None  # of the student: adapters and head
     worker: int | None = None  # process that it ran in
+    weights: Mapping[str, str | None] = field(default_factory=dict)  # by backbone: sha256 of the file it was built on
     contender: str | None = None  # in CONFIRM: the explored trial whose config it runs
     fold: int | None = None  # in CONFIRM: the number of the split
     tested: Mapping[str, tuple[float, float]] = field(default_factory=dict)  # by final trial: test accuracy, loss

@@ -2,9 +2,10 @@
 
 # B batch, H W pixels, C classes
 
+import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from difflib import get_close_matches
+from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,11 @@ import torch
 from torch import Generator, Tensor, nn
 
 from idat_tune import adapters, embedded, weights
-from idat_tune.backbones import BACKBONES, EMBEDDED, RANDOM
+from idat_tune.backbones import EMBEDDED, RANDOM
 from idat_tune.config import RunConfig
-from idat_tune.errors import BadInput, unknown
+from idat_tune.errors import BadInput
 from idat_tune.kinds import KINDS
+from idat_tune.weights import timm_name
 
 
 @dataclass(frozen=True)
@@ -106,7 +108,7 @@ class AdaptedModel(nn.Module):
         """Set the trainable parameters.
 
         Raises:
-            BadInput: a tensor is missing, is not known, or has another shape; names it.
+            BadInput: a tensor is missing, is not known, has another shape, or holds NaN; names it.
         """
         own = self.trainable()
         for name in own.keys() | state.keys():
@@ -119,73 +121,84 @@ class AdaptedModel(nn.Module):
                     f"tensor '{name}' has shape {tuple(state[name].shape)}, but this student wants "
                     f"{tuple(own[name].shape)}; check student, adapter.hidden_dim and the number of classes"
                 )
+        weights.check_finite(state, "this student")
         with torch.no_grad():
             for name, parameter in own.items():
                 parameter.copy_(state[name])
 
 
-def input_spec(name: str) -> InputSpec:
-    """What a backbone takes, without building it.
+def input_spec(name: str, image_size: int | None = None) -> InputSpec:
+    """What a backbone takes, without building it; images of its own size unless another is given.
 
     Raises:
-        BadInput: timm knows no such model.
+        BadInput: timm knows no such model, or its patches do not fill images of that size.
     """
     plain = name.removeprefix(RANDOM)
+    own = _own_spec(plain)
+    if image_size in (None, own.size):
+        return own
+    assert image_size is not None
+    patch = _patch(plain)
+    if image_size % patch:
+        near = max(patch, round(image_size / patch) * patch)
+        raise BadInput(
+            f"image_size {image_size} cannot be: {plain} cuts images into patches of {patch} pixels; take a multiple "
+            f"of {patch}, such as {near}"
+        )
+    return replace(own, size=image_size)
+
+
+@cache
+def _own_spec(plain: str) -> InputSpec:
     if plain in EMBEDDED:
         return InputSpec(embedded.SIZE, embedded.CHANNELS, embedded.MEAN, embedded.STD)
     import timm
 
-    cfg = timm.get_pretrained_cfg(timm_name(plain))
+    full = timm_name(plain)
+    cfg = timm.get_pretrained_cfg(full)
+    if cfg is None:
+        raise BadInput(f"timm does not say what images {full} takes, so it cannot be used; take another backbone")
     channels, size, _ = cfg.input_size
     return InputSpec(size, channels, tuple(cfg.mean), tuple(cfg.std), cfg.interpolation)
 
 
-def timm_name(name: str) -> str:
-    """The timm name, with tag, of a backbone that is not embedded.
-
-    Raises:
-        BadInput: timm knows no such model, or no such tag of it; offers the nearest.
-    """
-    import timm
-
-    known = BACKBONES.get(name)
-    if known is not None:
-        return known.timm
-    architecture, _, tag = name.partition(".")
-    if not timm.is_model(architecture):
-        near = get_close_matches(architecture, timm.list_models(["vit_*", "deit*", "swin_*"]), n=1)
-        raise unknown("backbone", name, [*BACKBONES, *near])
-    tags = [full.partition(".")[2] for full in timm.list_pretrained(f"{architecture}.*")]
-    if tag and tag not in tags:
-        raise unknown(f"pretraining tag of {architecture}", tag, tags)
-    return name
+@cache
+def _patch(plain: str) -> int:
+    """Pixels, both ways, that become one token of the first block."""
+    with torch.device("meta"):
+        return _untrained(plain, None).patch_embed.feat_ratio()  # type: ignore[operator, union-attr]
 
 
-def build(
-    name: str, classes: int, config: RunConfig, seed: int | None, frozen: Callable[[str], nn.Module] | None = None
-) -> AdaptedModel:
+Frozen = Callable[[str, int | None], nn.Module]  # a frozen backbone of a name, for images of a size (None: its own)
+
+
+def build(name: str, classes: int, config: RunConfig, seed: int | None, frozen: Frozen | None = None) -> AdaptedModel:
     """A student or teacher in training mode, its adapters and head drawn from `seed`.
 
     Args:
         name: a backbone, by a name of `backbones` or timm's; with `random:` in front, without its weights.
         classes: outputs of the head.
-        config: what adapter to insert, and the drop-path rate.
+        config: what adapter to insert, the drop-path rate, and the size of the images.
         seed: of the initial values; the frozen part does not depend on it. None draws from torch's own generator.
         frozen: gives the frozen backbone of a name, on the CPU, to be changed at will; it is loaded unless given.
 
     Raises:
         BadInput: the backbone is unknown, its weights cannot be had, or the adapter does not fit in it.
     """
-    backbone = (frozen or frozen_backbone)(name)
+    spec = input_spec(name, config.image_size)
+    backbone = (frozen or frozen_backbone)(name, config.image_size)
     generator = None if seed is None else torch.Generator().manual_seed(seed)
     _set_drop_path(backbone, config.model.drop_path)
-    adapters.insert(backbone, config.adapter, generator)
+    try:
+        adapters.insert(backbone, config.adapter, generator)
+    except BadInput as failure:
+        raise BadInput(f"backbone {name.removeprefix(RANDOM)}: {failure}") from None
     _new_head(backbone, classes, generator)
-    return AdaptedModel(backbone, input_spec(name)).train()
+    return AdaptedModel(backbone, spec).train()
 
 
 def build_pair(
-    config: RunConfig, classes: int, frozen: Callable[[str], nn.Module] | None = None
+    config: RunConfig, classes: int, frozen: Frozen | None = None
 ) -> tuple[AdaptedModel, AdaptedModel | None]:
     """Student and teacher of a config; no teacher where it trains alone. `frozen` is as for `build`.
 
@@ -194,55 +207,108 @@ def build_pair(
     Raises:
         BadInput: as `build`, or the two take images of different shape.
     """
+    check_alike(config)
     student = build(config.student, classes, config, 2 * config.seed, frozen)
     if config.alone:
         return student, None
-    teacher = build(config.teacher, classes, config, 2 * config.seed + 1, frozen)
-    ours, theirs = student.spec, teacher.spec
+    return student, build(config.teacher, classes, config, 2 * config.seed + 1, frozen)
+
+
+def check(config: RunConfig, fetch: bool = True) -> None:
+    """Make sure that a run can start, before anything is decoded: backbones, sizes, adapters, and files of weights.
+
+    Of the files only names and shapes are read; what is on the hub alone is fetched, or without `fetch` believed.
+
+    Raises:
+        BadInput: as `build_pair`, or weights cannot be had or do not fit.
+    """
+    check_alike(config)
+    for name in (config.student,) if config.alone else (config.student, config.teacher):
+        with torch.device("meta"):
+            build(RANDOM + name.removeprefix(RANDOM), config.classes, config, seed=None)
+        if not name.startswith(RANDOM) and name not in EMBEDDED:
+            full = timm_name(name)
+            if not fetch and weights.here(full) is None and weights.available(name):
+                continue
+            path = weights.find(full)
+            _check_fits(full, config.image_size, path, path.stat().st_mtime_ns)
+
+
+@cache
+def _check_fits(full: str, image_size: int | None, path: Path, changed: int) -> None:
+    with torch.device("meta"):
+        weights.check(_untrained(full, image_size), path, full)
+
+
+def check_alike(config: RunConfig) -> None:
+    """Raise BadInput unless student and teacher, if there is one, take images of the same shape."""
+    if config.alone:
+        return
+    ours, theirs = (input_spec(name, config.image_size) for name in (config.student, config.teacher))
     if (ours.size, ours.channels) != (theirs.size, theirs.channels):
+        way_out = "choose alike"
+        if ours.channels == theirs.channels:
+            patches = [_patch(name.removeprefix(RANDOM)) for name in (config.student, config.teacher)]
+            fits = [size for size in sorted((ours.size, theirs.size)) if not any(size % patch for patch in patches)]
+            way_out += f", or set one size for both, such as image_size={fits[0] if fits else math.lcm(*patches)}"
         raise BadInput(
             f"teacher {config.teacher} takes {theirs.channels}x{theirs.size}x{theirs.size} images but student "
-            f"{config.student} {ours.channels}x{ours.size}x{ours.size}; both see the same, so choose alike"
+            f"{config.student} {ours.channels}x{ours.size}x{ours.size}; both see the same, so {way_out}"
         )
-    return student, teacher
 
 
-def frozen_backbone(name: str) -> nn.Module:
-    """A backbone without head, on the CPU, in which nothing trains.
+def frozen_backbone(name: str, image_size: int | None = None) -> nn.Module:
+    """A backbone without head, on the CPU, in which nothing trains; its positions resampled for another image size.
 
     Raises:
         BadInput: it is unknown, or its weights cannot be had.
     """
-    backbone = _create(name)
+    backbone = _create(name, image_size)
     for parameter in backbone.parameters():
         parameter.requires_grad_(False)
     return backbone
 
 
-def _create(name: str) -> nn.Module:
+def _create(name: str, image_size: int | None) -> nn.Module:
     plain = name.removeprefix(RANDOM)
     if plain != name:
         # Drawn from one fixed seed: an export names its backbone and must find the same one again.
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
-            return _untrained(plain)
+            return _untrained(plain, image_size)
     if plain in EMBEDDED:
-        return embedded.create_backbone(plain)
-    return _pretrained(plain)
+        return embedded.create_backbone(plain, size=image_size or embedded.SIZE)
+    return _pretrained(plain, image_size)
 
 
-def _untrained(name: str) -> nn.Module:
+def _untrained(name: str, image_size: int | None) -> nn.Module:
     if name in EMBEDDED:
-        return embedded.create_backbone(name, pretrained=False)
+        return embedded.create_backbone(name, pretrained=False, size=image_size or embedded.SIZE)
     import timm
 
-    return timm.create_model(timm_name(name), pretrained=False, num_classes=0)
+    size = {} if image_size is None else {"img_size": image_size}
+    backbone = timm.create_model(timm_name(name), pretrained=False, num_classes=0, **size)
+    _check_architecture(backbone, name)
+    return backbone
 
 
-def _pretrained(name: str) -> nn.Module:
+def _check_architecture(backbone: nn.Module, name: str) -> None:
+    """Refuse what would not stay as it is, or has more than one head; blocks are looked at where adapters go in."""
+    if any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in backbone.modules()):
+        raise BadInput(
+            f"backbone {name} cannot be used: its batch norms would go on changing while it is frozen; take a ViT "
+            "without a convolutional stem, a DeiT or a Swin"
+        )
+    if hasattr(backbone, "dist_token"):
+        raise BadInput(
+            f"backbone {name} cannot be used: it is distilled, with two heads; take the DeiT without '_distilled'"
+        )
+
+
+def _pretrained(name: str, image_size: int | None) -> nn.Module:
     full = timm_name(name)
     path = weights.find(full)
-    backbone = _untrained(full)
+    backbone = _untrained(full, image_size)
     weights.load(backbone, path, full)
     return backbone
 
@@ -267,17 +333,6 @@ def _new_head(backbone: Any, classes: int, generator: Generator | None) -> None:
     nn.init.zeros_(head.bias)
 
 
-def fetch(name: str) -> None:
-    """Make sure that a backbone's weights are on this machine; downloads them if need be.
-
-    Raises:
-        BadInput: they cannot be had, or timm knows no such model.
-    """
-    if not name.startswith(RANDOM) and name not in EMBEDDED:
-        weights.find(timm_name(name))
-
-
 def cached_weights(name: str) -> Path | None:
     """The file of a backbone's weights, from the user's folder or the Hugging Face cache; None if it is in neither."""
-    full = timm_name(name)
-    return weights.in_folder(full) or weights.in_cache(full)
+    return weights.here(timm_name(name))

@@ -70,6 +70,8 @@ class Progress(Listener):
             f"search {plan.name}: task {plan.task.name}, space {plan.space.name}, {trials} trials of "
             f"{plan.config_of({}).epochs} epochs, {workers} at once" + (f", {len(earlier)} done" if earlier else "")
         )
+        for teacher, why in plan.left_out:
+            self.say(f"without teacher {teacher} of space {plan.space.name}: {why}")
         if self.live:
             self.live.start()
             self._draw()

@@ -85,7 +85,7 @@ class Training:
         return self.engine.teacher
 
     def _check(self, classes: int) -> None:
-        spec = input_spec(self.config.student)
+        spec = input_spec(self.config.student, self.config.image_size)
         shape = self.resident.pixels.shape[1:]
         if shape != (spec.channels, spec.size, spec.size):
             raise BadInput(

@@ -32,7 +32,8 @@ def train_once(config: RunConfig, out: Path | None, test: bool, each: Each = lam
     if out is not None:
         export.check_replaceable(out)
     began = time.perf_counter()
-    spec = model.input_spec(config.student)
+    model.check(config)
+    spec = model.input_spec(config.student, config.image_size)
     shape = (spec.size, spec.channels, spec.interpolation)
     paper = config.selected_on_test
     train = data.load(config.task, "trainval" if test or paper else "train", *shape)

@@ -142,6 +142,9 @@ def select(names: Iterable[str]) -> list[Task]:
     """Tasks for a list of names in which a group, or `all` (the 19 of VTAB-1K), stands for its tasks.
 
     Each task comes once, in the order first named.
+
+    Raises:
+        BadInput: there is no such task, or a group has none yet.
     """
     chosen: dict[str, Task] = {}
     for name in names:
@@ -155,7 +158,13 @@ def _expand(name: str) -> list[Task]:
     if group == "all":
         return [task for task in TASKS.values() if task.group in VTAB]
     if group in GROUPS:
-        return [task for task in TASKS.values() if task.group == group]
+        found = [task for task in TASKS.values() if task.group == group]
+        if not found:  # of the user's own
+            raise BadInput(
+                "no task of your own is imported yet; `idat-tune data import --from FOLDER --task NAME` makes one of "
+                "your images"
+            )
+        return found
     task = find(name)
     if task is None:
         raise _not_there(name, ["all", *GROUPS, *TASKS])

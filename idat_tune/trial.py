@@ -1,8 +1,9 @@
 """One trial on a Ray worker: a RunConfig in, a result per epoch out; the worker lives on for the next."""
 
 import os
+import platform
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import ray
@@ -10,7 +11,7 @@ import torch
 from ray import tune
 from safetensors.torch import load, save
 
-from idat_tune import data
+from idat_tune import data, weights
 from idat_tune.config import RunConfig
 from idat_tune.data import Images
 from idat_tune.engine.compiling import pays
@@ -70,12 +71,14 @@ class Run:
         start = time.perf_counter()
         self.job = job
         self.config = RunConfig.from_flat(job["config"])
+        held = check_weights(job, [self.config.student, *([] if self.config.alone else [self.config.teacher])])
         train, self.val = worker.rows(job)
         self.training = run_on(worker.resident(self.config), self.config, train, self.val)
         self.set_up = {
             "set_up_seconds": time.perf_counter() - start,
             "trainable_params": self.training.student.trainable_params(),
             "worker": os.getpid(),
+            "weights": held,
         }
 
     def result(self, epoch: EpochMetrics) -> dict[str, Any]:
@@ -88,10 +91,28 @@ class Run:
         return {**result, "status": COMPLETE if last else RUNNING, "done": last}
 
 
+def check_weights(job: Mapping[str, Any], names: Iterable[str]) -> list[list[str | None]]:
+    """The sha256 of the files that this worker has for some backbones, each with its name.
+
+    A file is read once per process.
+
+    Raises:
+        BadInput: they are others than the search was begun with.
+    """
+    begun_with = dict(job.get("weights", ()))
+    backbones = list(dict.fromkeys(names))
+    for name in backbones:
+        if name in begun_with:
+            weights.check_same(name, begun_with[name], "this search was begun with", f" on {platform.node()}")
+    # As rows: Tune would flatten a mapping into its own keys.
+    return [[name, weights.identify(name).sha256] for name in backbones]
+
+
 def tested(job: Mapping[str, Any]) -> dict[str, Any]:
     """The one opening of the test split: every student of the final run, in one pass over its images."""
     config = RunConfig.from_flat(job["config"])
     device = choose_device(config.device)
+    check_weights(job, [flat["student"] for flat, _ in job["students"].values()])
     students = {name: _student(flat, ray.get(state)) for name, (flat, state) in job["students"].items()}
     for student, _ in students.values():
         student.to(device)

@@ -127,6 +127,12 @@ def test_a_group_and_its_task_are_not_searched_twice():
     assert len(names) == len(set(names)) == 7
 
 
+def test_the_group_of_own_tasks_says_how_to_have_one_where_there_is_none(monkeypatch):
+    monkeypatch.setattr(tasks, "TASKS", {name: task for name, task in tasks.TASKS.items() if task.group != "own"})
+    with pytest.raises(BadInput, match="no task of your own is imported yet; `idat-tune data import"):
+        tasks.select(["digits", "own"])
+
+
 def test_timm_names_pass_and_nonsense_does_not():
     assert backbones.check("vit_tiny_patch16_224.augreg_in21k")
     assert backbones.check("random:swin_tiny_patch4_window7_224")

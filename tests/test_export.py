@@ -104,6 +104,7 @@ def test_a_folder_that_is_not_there_is_refused(tmp_path):
         ("labels.json", "{}", "must hold a list of class names"),
         ("labels.json", "[", "labels.json cannot be read"),
         ("metrics.json", "nope", "metrics.json cannot be read"),
+        ("metrics.json", "[1]", "must hold a mapping of names to values"),
         ("adapter.safetensors", "nope", "adapter.safetensors is damaged"),
     ],
 )

@@ -120,7 +120,7 @@ def test_a_trial_that_fails_or_diverges_does_so_alone(host):
     assert [found[name][-1]["status"] for name in ("wild", "wide")] == [FAILED, FAILED]
     assert "Diverged: the training loss became" in found["wild"][-1]["reason"]
     assert found["wild"][-1]["epoch"] == alone(jobs[1])[-1]["epoch"]
-    assert "BadInput: adapter.hidden_dim 500" in found["wide"][-1]["reason"]
+    assert "BadInput: backbone glyph_base: adapter.hidden_dim 500" in found["wide"][-1]["reason"]
 
 
 @pytest.mark.parametrize(("during", "call"), [("_distilled", 2), ("_evaluate", 1)])

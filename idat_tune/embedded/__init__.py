@@ -3,10 +3,10 @@
 import numpy as np
 
 from idat_tune import tasks
-from idat_tune.embedded.backbones import CHANNELS, MEAN, SIZE, STD, create_backbone
+from idat_tune.embedded.backbones import CHANNELS, MEAN, SIZE, STD, create_backbone, weights_file
 from idat_tune.errors import unknown
 
-__all__ = ["CHANNELS", "MEAN", "SIZE", "STD", "create_backbone", "load_split"]
+__all__ = ["CHANNELS", "MEAN", "SIZE", "STD", "create_backbone", "load_split", "weights_file"]
 
 _TASKS = tuple(task.name for task in tasks.TASKS.values() if task.embedded)
 

@@ -35,11 +35,14 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
 assert set(ARCHITECTURES) == set(EMBEDDED)
 
 
-def create_backbone(name: str, pretrained: bool = True, *, folder: Path = WEIGHTS) -> "VisionTransformer":
+def create_backbone(
+    name: str, pretrained: bool = True, *, size: int = SIZE, folder: Path = WEIGHTS
+) -> "VisionTransformer":
     """One of the embedded backbones as a float32 timm model without head, in training mode, on the CPU.
 
-    It maps pixels (B, 1, 32, 32), normalised by MEAN and STD, to features (B, 48) or (B, 32) of the
-    class token. Without `pretrained` its weights are random, from torch's global generator.
+    It maps pixels (B, 1, size, size), normalised by MEAN and STD, to features (B, 48) or (B, 32) of the
+    class token; at another size than its own its position embeddings are resampled. Without `pretrained` its weights
+    are random, from torch's global generator.
 
     Raises:
         BadInput: no such backbone, or its weights in `folder` are missing or not those of the recipe.
@@ -50,6 +53,8 @@ def create_backbone(name: str, pretrained: bool = True, *, folder: Path = WEIGHT
     model = new_model(name, classes=0)
     if state is not None:
         model.load_state_dict(state)
+    if size != SIZE:
+        model.set_input_size(img_size=(size, size))
     return model
 
 
@@ -58,6 +63,11 @@ def new_model(name: str, classes: int) -> "VisionTransformer":
     from timm.models.vision_transformer import VisionTransformer
 
     return VisionTransformer(**ARCHITECTURES[name], num_classes=classes)
+
+
+def weights_file(name: str, folder: Path = WEIGHTS) -> Path:
+    """Where the shipped weights of an embedded backbone lie."""
+    return folder / f"{name}.safetensors"
 
 
 def read_recipe(folder: Path = WEIGHTS) -> dict[str, Any]:
@@ -80,7 +90,7 @@ def _weights(name: str, folder: Path) -> dict[str, Any]:
     """The shipped weights as float32, read only if they are the bytes that the recipe names."""
     import safetensors.torch
 
-    path = folder / f"{name}.safetensors"
+    path = weights_file(name, folder)
     expected = read_recipe(folder)["backbones"].get(name, {}).get("sha256")
     try:
         content = path.read_bytes()

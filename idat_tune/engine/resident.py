@@ -55,7 +55,7 @@ class Resident:
         # The arrays may be read-only views of memory that other processes share.
         self.pixels = torch.tensor(images.pixels, device=device)
         self.labels = torch.tensor(images.labels, device=device)
-        self._backbones: dict[str, nn.Module] = {}
+        self._backbones: dict[tuple[str, int | None], nn.Module] = {}  # by name and image size
         # By address, which stays one tensor's own as long as `_backbones` keeps it, and type.
         self._placed: dict[tuple[int, torch.dtype], Tensor] = {}
         self._prefixes: OrderedDict[Hashable, Parts] = OrderedDict()
@@ -84,11 +84,12 @@ class Resident:
                 self._place(model, dtype)
         return student, teacher
 
-    def _backbone(self, name: str) -> nn.Module:
+    def _backbone(self, name: str, image_size: int | None) -> nn.Module:
         """A backbone on the CPU with modules of its own, but the values of all others of its name."""
-        if name not in self._backbones:
-            self._backbones[name] = frozen_backbone(name)
-        kept = self._backbones[name]
+        key = name, image_size
+        if key not in self._backbones:
+            self._backbones[key] = frozen_backbone(name, image_size)
+        kept = self._backbones[key]
         own = {id(value): nn.Parameter(value.detach(), requires_grad=False) for value in kept.parameters()}
         shared: dict[int, Any] = {**own, **{id(buffer): buffer for buffer in kept.buffers()}}
         return copy.deepcopy(kept, shared)

@@ -135,6 +135,7 @@ class Conductor(Searcher):
             "arms": list(job.arms),
             "fold": job.fold,
             "config": job.config.flat(),
+            "weights": list(self.manifest.content["weights"].items()),
         }
         if job.stage == TEST:
             payload["students"] = {
@@ -262,6 +263,7 @@ class Conductor(Searcher):
             set_up_seconds=live.last.get("set_up_seconds", 0.0),
             trainable_params=live.last.get("trainable_params"),
             worker=live.last.get("worker"),
+            weights=dict(live.last.get("weights", ())),
             contender=live.job.contender,
             fold=live.job.fold,
             tested={name: (accuracy, loss) for name, accuracy, loss in live.last.get("tested", ())},

@@ -10,16 +10,17 @@ from typing import Any
 
 from ray import tune
 
-from idat_tune import data, model, tracking
+from idat_tune import data, model, tracking, weights
+from idat_tune.backbones import NO_TEACHER
 from idat_tune.data import Images
-from idat_tune.errors import DiskFull, TrackingFailed
+from idat_tune.errors import BadInput, DiskFull, TrackingFailed
 from idat_tune.journal import Journal
 from idat_tune.search import finish
 from idat_tune.search.budget import Budget
 from idat_tune.search.cluster import Session, log_to, remove_tune_files
 from idat_tune.search.conductor import Conductor
 from idat_tune.search.listener import LOG, Interrupted, Listener
-from idat_tune.search.manifest import Manifest, locked
+from idat_tune.search.manifest import Manifest, begun, locked
 from idat_tune.search.plan import Plan, Resources
 from idat_tune.search.workers import workers
 from idat_tune.tasks import Task
@@ -38,17 +39,18 @@ def drive(plans: Iterable[Plan], resources: Resources, listen: Callable[[Plan], 
     """
     session = Session(resources)
     winners: dict[Task, dict[str, Any]] = {}  # newest first
+    plans = list(plans)
+    for plan in plans:
+        if not (plan.folder / JOURNAL).exists():
+            check_models(plan)
     try:
         if resources.gpu_hours is not None:
             session.start()  # before anything is written: it refuses where trials take no GPU
         for asked in plans:
             plan = asked.hinted(_nearest(winners, asked))
-            if not (plan.folder / JOURNAL).exists():
-                # Before anything is written; and once, instead of by all workers at the same time.
-                for name in plan.backbones():
-                    model.fetch(name)
+            held = held_weights(plan)
             with locked(plan.folder):
-                manifest = Manifest(plan, data.content_hash(plan.task.name))
+                manifest = Manifest(plan, data.content_hash(plan.task.name), held)
                 plan = manifest.hinted(plan)
                 found = manifest.content["result"] or _search(plan, resources, session, manifest, listen(plan))
                 if found["winner"]:
@@ -56,6 +58,43 @@ def drive(plans: Iterable[Plan], resources: Resources, listen: Callable[[Plan], 
                 yield found
     finally:
         session.close()
+
+
+def check_models(plan: Plan) -> None:
+    """Make sure that whatever a trial may use can be built and has weights here; of those on the hub they are fetched.
+
+    Before anything is written; and once, instead of by all workers at the same time.
+
+    Raises:
+        BadInput: naming what cannot; where the space alone asks for it, it says so.
+    """
+    default = plan.config_of({})
+    model.check(default)
+    for config in plan.pairs():
+        try:
+            model.check(config)
+        except BadInput as failure:
+            if config.teacher in (NO_TEACHER, default.teacher) or config.student != default.student:
+                raise
+            raise BadInput(
+                f"space '{plan.space.name}' wants {config.teacher} as a teacher: {failure}; or hold another with --set "
+                f"teacher={default.teacher}, or take it out of a space of your own"
+            ) from None
+
+
+def held_weights(plan: Plan) -> dict[str, dict[str, Any]]:
+    """Which weights the backbones of a search have; nothing for one that is finished and only read again.
+
+    Raises:
+        BadInput: they cannot be had, or are others than those that the search was begun with.
+    """
+    before = begun(plan)
+    if before.get("result") and not plan.reopen_test:
+        return {}
+    known = before.get("weights", {})
+    for name, held in known.items():
+        weights.check_same(name, held, f"search '{plan.name}' was begun with", ", or give a new search another --name")
+    return {name: weights.identify(name).as_dict() for name in plan.backbones()}
 
 
 def _nearest(winners: Mapping[Task, Mapping[str, Any]], plan: Plan) -> dict[str, Mapping[str, Any]]:
@@ -97,7 +136,8 @@ def _search(
 
 def visible_images(plan: Plan) -> dict[str, Images]:
     """The splits that trials may see; the test split is not among them."""
-    spec = model.input_spec(plan.config_of({}).student)
+    default = plan.config_of({})
+    spec = model.input_spec(default.student, default.image_size)
     return {
         split: data.load(plan.task.name, split, spec.size, spec.channels, spec.interpolation)
         for split in ("train", "val")

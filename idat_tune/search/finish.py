@@ -102,7 +102,7 @@ def export_winner(plan: Plan, journal: Journal, manifest: Manifest) -> bool:
         "trial": winner.id,
     }
     state = load_file(trained_file(plan, record.id))
-    export.save(plan.folder / BEST, RunConfig.from_flat(record.config), state, metrics)
+    export.save(plan.folder / BEST, RunConfig.from_flat(record.config), state, metrics, manifest.content["weights"])
     return True
 
 

@@ -25,12 +25,15 @@ PACKAGES = ("idat-tune", "torch", "timm", "ray", "optuna", "mlflow")
 class Manifest:
     """manifest.json of a search folder; every change is on the disk before anything follows from it."""
 
-    def __init__(self, plan: Plan, data_hash: str):
+    def __init__(self, plan: Plan, data_hash: str, weights: Mapping[str, Mapping[str, Any]] | None = None):
+        """Begin it or go on with it; `weights` are those of the backbones, as `weights.Identity.as_dict` has them."""
         self.path = plan.folder / NAME
         fresh = {
             **plan.identity(),
             "name": plan.name,
             "data_hash": data_hash,
+            "weights": dict(weights or {}),
+            "left_out": [list(one) for one in plan.left_out],
             "created": _now(),
             "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
             "search_id": uuid.uuid4().hex,
@@ -136,6 +139,16 @@ def check_resumable(plan: Plan) -> None:
     path = plan.folder / NAME
     if path.exists():
         check_same(plan, _read(path), plan.identity())
+
+
+def begun(plan: Plan) -> dict[str, Any]:
+    """What the manifest of a search holds that was begun; nothing of one that was not.
+
+    Raises:
+        BadInput: it is damaged.
+    """
+    path = plan.folder / NAME
+    return _read(path) if path.exists() else {}
 
 
 def check_same(plan: Plan, content: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:

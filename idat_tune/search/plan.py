@@ -2,18 +2,18 @@
 
 import random
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
 from idat_tune import tasks
-from idat_tune.backbones import NO_TEACHER
+from idat_tune.backbones import EMBEDDED, NO_TEACHER
 from idat_tune.config import RunConfig
 from idat_tune.errors import BadInput, unknown
 from idat_tune.journal import EXPLORE, FINAL, TEST
 from idat_tune.search import grid
-from idat_tune.space import Choice, Domain, Space
+from idat_tune.space import Choice, Domain, Param, Space
 from idat_tune.tasks import Task
 
 DEFAULT, ALONE, NO_DISTILL, WINNER = "default", "alone", "no_distill", "winner"  # arms
@@ -84,6 +84,7 @@ class Plan:
     hints: tuple[tuple[str, tuple[tuple[str, Any], ...]], ...] = ()  # points to try after the arms, by trial id
     sampler: str = TPE  # what proposes trials
     stopping: str = HALVING  # which of them end early
+    left_out: tuple[tuple[str, str], ...] = ()  # teachers of the task's own space that cannot be had, and why
 
     @property
     def folder(self) -> Path:
@@ -123,7 +124,10 @@ class Plan:
         largest = 2**31 - 1 - max(folds, final_seeds)  # seeds count on from it
         if not 0 <= seed <= largest:
             raise BadInput(f"--seed cannot be {seed}: it goes from 0 to {largest}")
-        if "seed" in {*fixed, *dict(space.fixed), *(param.key for param in space.params)}:
+        searched_keys = {param.key for param in space.params} - set(fixed)
+        if "image_size" in searched_keys:
+            raise BadInput("image_size cannot be searched: all trials share the same images; hold it with --set")
+        if "seed" in {*fixed, *dict(space.fixed), *searched_keys}:
             raise BadInput("the seed is chosen with --seed, not in a space or with --set")
         for what, chosen, known in (("--sampler", sampler, SAMPLERS), ("--stopping", stopping, RULES)):
             if chosen not in known:
@@ -191,6 +195,45 @@ class Plan:
         names = dict.fromkeys(name for config in configs for name in (config.student, config.teacher))
         return [name for name in names if name != NO_TEACHER]
 
+    def pairs(self) -> list[RunConfig]:
+        """A config for every student, teacher and size of images that come together in a trial."""
+        configs = [self.config_of(point) for point in (*self._corners(), *map(dict, self.space.start), {})]
+        return list({(config.student, config.teacher, config.image_size): config for config in configs}.values())
+
+    def without_absent_teachers(self, before: Sequence[Sequence[str]] | None = None) -> Self:
+        """The plan without those teachers of its space that cannot be had or see other images than the student.
+
+        Args:
+            before: what was left out when the search was begun, which then stays as it was.
+        """
+        if before is None:
+            before = [(name, why) for name in self._teachers() if (why := self._why_not(name))]
+        gone = {name for name, _ in before}
+        if not gone:
+            return self
+        params = [param if param.key != "teacher" else _without(param, gone) for param in self.space.params]
+        start = tuple(point for point in self.space.start if dict(point).get("teacher") not in gone)
+        space = replace(self.space, params=tuple(filter(None, params)), start=start)
+        return replace(self, space=space, left_out=tuple((name, why) for name, why in before))
+
+    def _teachers(self) -> list[str]:
+        """Those that the space searches."""
+        domains = [param.domain for param in self.space.params if param.key == "teacher"]
+        return list(dict.fromkeys(name for d in domains if isinstance(d, Choice) for name in d.values))
+
+    def _why_not(self, teacher: str) -> str | None:
+        """Why a teacher of the space cannot be used; None if it can, as what ships with the package always can."""
+        config = self.config_of({"teacher": teacher})
+        if {config.student, config.teacher} <= {*EMBEDDED, NO_TEACHER} or teacher == self.config_of({}).teacher:
+            return None
+        from idat_tune import model  # heavy
+
+        try:
+            model.check(config, fetch=False)
+        except BadInput as failure:
+            return str(failure)
+        return None
+
     def first_jobs(self) -> list[Job]:
         """What is tried before the sampler proposes anything: the arms, the space's own starting points, then hints.
 
@@ -251,6 +294,13 @@ class Plan:
         """What a resumed search must have in common with its beginning."""
         confirm = {"top_k": self.top_k, "folds": self.folds}
         return {"task": self.task.name, "space": self.space.as_dict(), "seed": self.seed, "confirm": confirm}
+
+
+def _without(param: Param, gone: Collection[Any]) -> Param | None:
+    """A choice without some values; None if nothing is left."""
+    assert isinstance(param.domain, Choice)
+    left = tuple(value for value in param.domain.values if value not in gone)
+    return replace(param, domain=Choice(left)) if left else None
 
 
 def test_id(opening: int) -> str:

@@ -8,13 +8,13 @@ from typing import Any
 
 import ray
 
-from idat_tune import cost, model, tracking
+from idat_tune import cost, tracking
 from idat_tune.config import RunConfig
 from idat_tune.errors import BadInput
 from idat_tune.metrics import Speed
 from idat_tune.probe import Probed, Prober
 from idat_tune.search.cluster import Room, Session
-from idat_tune.search.driver import visible_images
+from idat_tune.search.driver import check_models, visible_images
 from idat_tune.search.forecast import Key, Pace, cost_key, forecast, sample_of
 from idat_tune.search.plan import Plan, Resources
 
@@ -32,8 +32,8 @@ def estimates(plans: Sequence[Plan], resources: Resources, price_per_hour: float
     began = time.perf_counter()
     session = Session(resources)
     try:
-        for name in dict.fromkeys(name for plan in plans for name in plan.backbones()):
-            model.fetch(name)  # as a search does
+        for plan in plans:
+            check_models(plan)  # as a search does
         room = _start(plans[0], session)
         workers, gpus = room.trials, room.gpus
         for number, plan in enumerate(plans):
