@@ -116,9 +116,13 @@ class Progress(Listener):
         count = "once" if opening == 1 else f"for time {opening} in this search"
         self.say(f"the test split is opened, {count}, for {students} students")
 
-    def tracking_failed(self, reason: str) -> None:
-        """Say it once."""
-        self.say(f"tracking failed ({reason}); the search goes on, and what is missing is tried again at its end")
+    def tracking_failed(self, sentence: str) -> None:
+        """Say it."""
+        self.say(sentence)
+
+    def made_again(self, what: str) -> None:
+        """Say what it is."""
+        self.say(f"lost, and made again: {what}")
 
     def ray_lost(self, process: str) -> None:
         """Say what happened and how to go on, and leave: Ray would end this process in a while, without a word."""

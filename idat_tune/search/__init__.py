@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from idat_tune import data, portfolio, tasks
+from idat_tune import data, portfolio, tasks, tracking
 from idat_tune import space as spaces
 from idat_tune.search.listener import LOG, Interrupted, Listener
 from idat_tune.search.manifest import check_resumable, check_writable
@@ -154,13 +154,15 @@ def plan_search(
     """The checked plan of a search; writes nothing and loads nothing heavy.
 
     Raises:
-        BadInput: an unknown task, a faulty space, a number out of range, or data that is not there.
+        BadInput: an unknown task, a faulty space, a number out of range, data that is not there, or a
+            MLFLOW_TRACKING_URI that can hold no runs.
     """
     known = tasks.get(task)
+    tracking.check()
     if not isinstance(space, Space):
         space = spaces.load(str(space or ("embedded" if known.embedded else "idat")))
     plan = Plan.checked(
-        name=name or _free_name(out, known.name),
+        name=_free_name(out, known.name) if name is None else name,
         task=known.name,
         space=space,
         fixed=fixed,

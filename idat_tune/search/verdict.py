@@ -96,6 +96,12 @@ class Findings:
         same = [final for final in self.journal.of(FINAL) if {**final.config, "seed": None} == wanted]
         return sorted(same, key=lambda final: final.config["seed"])
 
+    def exported(self) -> TrialRecord | None:
+        """The final run whose student is handed over: of those of the winner that were tested, the first seed's."""
+        tested = self.journal.tested()
+        finals = self.finals(self.winner) if self.winner else []
+        return next((record for record in finals if record.id in tested), None)
+
     def comparisons(self) -> list[Comparison]:
         """Every comparison that answers a question, as far as it was measured."""
         pairs = [(WINNER, DEFAULT), (WINNER, WINNER_ALONE), (DEFAULT, ALONE), (DEFAULT, NO_DISTILL)]
