@@ -160,7 +160,9 @@ def test_differences_are_paired_by_seed_where_a_final_run_failed(tmp_path):
         run_one(conducting, "t", payload, [failed] if payload["id"] == "final-0-default" else None)
     result = finish.result(plan, conducting.journal, conducting.manifest, "uri", 1.0)
     assert result["arms"]["default"]["test_accuracy"]["seeds"] == 2
-    assert "2 seeds" in result["verdict"]
+    assert "(2 seeds: too few seeds for an interval)" in result["verdict"]
+    on_test = [found for found in result["comparisons"] if found["split"] == "test" and found["pairs"] == 2]
+    assert [found["interval"] for found in on_test] == [None] * len(on_test) != []
 
 
 def test_when_the_default_wins_it_is_not_trained_twice(tmp_path):

@@ -262,7 +262,7 @@ def test_the_artifacts_of_a_store_whose_folder_was_moved_are_found_again(tmp_pat
 def test_a_damaged_store_is_named_at_once(tmp_path):
     store(tmp_path).write_bytes(b"no database" * 100)
     began = time.monotonic()
-    with pytest.raises(TrackingFailed, match=r"mlflow.db cannot be used .* move it away: the same command fills a new"):
+    with pytest.raises(TrackingFailed, match=r"mlflow.db cannot be used .* move it away: the command of a search"):
         Tracker(tmp_path, "digits")
     assert time.monotonic() - began < 5
 

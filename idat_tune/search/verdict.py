@@ -43,7 +43,7 @@ class Comparison:
         unit = "split" if self.split == CONFIRM else "seed"
         pairs = f"{found.pairs} {unit}{'s' * (found.pairs != 1)}"
         if math.isinf(found.half_width):
-            return f"{100 * found.mean:+.2f} points ({pairs}, so its error is not known)"
+            return f"{100 * found.mean:+.2f} points ({pairs}: too few {unit}s for an interval)"
         low, high = (100 * bound for bound in found.interval)
         reliable = "" if found.reliable else "; within the noise"
         return f"{100 * found.mean:+.2f} points (95 % interval {low:+.2f} to {high:+.2f}, {pairs}{reliable})"
@@ -116,7 +116,8 @@ class Findings:
         if split == CONFIRM:
             difference = self.confirmation.race.difference(us.id, self.confirmation.runs_of(them.id))
         else:
-            difference = paired(self.tests(us), self.tests(them))
+            # Accuracies move in steps of an image, so seeds that agree by chance leave an error of one.
+            difference = paired(self.tests(us), self.tests(them), least=self.plan.task.test**-2)
         named = "confirm" if split == CONFIRM else "test"
         return Comparison(ours, theirs, named, difference) if difference else None
 

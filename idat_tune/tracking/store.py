@@ -147,7 +147,7 @@ def _reach_file(path: Path | None) -> None:
             connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
     except sqlite3.DatabaseError as failure:
         raise TrackingFailed(
-            f"{path} cannot be used ({failure}); move it away: the same command fills a new one"
+            f"{path} cannot be used ({failure}); move it away: the command of a search, given again, fills a new one"
         ) from None
 
 
