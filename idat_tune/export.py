@@ -192,6 +192,8 @@ def load(folder: str | Path, device: str = "cpu", merge: bool = False) -> Studen
     metrics = _read(folder / "metrics.json", json.loads)
     if not isinstance(labels, list) or not labels:
         raise BadInput(f"{folder / 'labels.json'} must hold a list of class names")
+    if not isinstance(metrics, dict):
+        raise BadInput(f"{folder / 'metrics.json'} must hold names and values; export it again")
     config = _read(folder / "config.yaml", lambda text: _config(yaml.safe_load(text), labels))
     try:
         state = load_file(folder / "adapter.safetensors")

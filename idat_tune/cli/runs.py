@@ -2,6 +2,7 @@
 
 import shlex
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
@@ -149,12 +150,17 @@ def _dry_run(plans: list[Any], resources: Any, price_per_hour: float | None, as_
     import tempfile
 
     from idat_tune.progress import others_silenced
-    from idat_tune.screen import estimate_tables
+    from idat_tune.screen import duration, estimate_tables
     from idat_tune.search import LOG, estimate_searches
 
     typer.echo("measuring a few real steps; nothing is written", err=True)
-    with tempfile.TemporaryDirectory() as folder, others_silenced(Path(folder) / LOG):
-        estimates = list(estimate_searches(plans, resources, price_per_hour))
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory() as folder, others_silenced(Path(folder) / LOG) as stderr:
+
+        def tell(line: str) -> None:
+            typer.echo(f"{line} ({duration(time.monotonic() - began)})", file=stderr)
+
+        estimates = list(estimate_searches(plans, resources, price_per_hour, tell))
     if as_json:
         print_json(estimates if len(estimates) > 1 else estimates[0])
         return

@@ -23,7 +23,7 @@ SAMPLERS = TPE, RANDOM, GRID, GP = ("tpe", "random", "grid", "gp")
 RULES = HALVING, MEDIAN, NONE = ("halving", "median", "none")  # which end proposed trials early
 
 MOST_STACKED = 16
-LONGEST_NAME = 200  # bytes of a folder's name, beside what stands before and behind it in partial files
+LONGEST_NAME = 150  # bytes; several tasks at once add theirs
 SAMPLE = 24  # configs that stand for a space
 
 
