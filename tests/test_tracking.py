@@ -1,10 +1,12 @@
 """MLflow: one parent, a child per trial, nothing twice, nothing left running."""
 
 import dataclasses
+import http.server
 import os
 import shutil
 import subprocess
 import sys
+import threading
 import time
 import uuid
 from pathlib import Path
@@ -13,6 +15,7 @@ import mlflow
 import pytest
 from test_journal import epoch, record
 
+from idat_tune import doctor
 from idat_tune.errors import BadInput, TrackingFailed
 from idat_tune.journal import FAILED, FINAL, STOPPED, TEST
 from idat_tune.tracking import PARENT, Tracker, check, lay_out, patient, store, uri
@@ -277,3 +280,36 @@ def test_the_users_own_run_and_settings_are_left_alone(tracker, monkeypatch, tmp
     with patient():
         assert os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"] == "5"
     assert dict(os.environ) == before
+
+
+def test_a_store_that_cannot_be_made_is_named_at_once(tmp_path, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/not/there/x.db")
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    with pytest.raises(TrackingFailed, match=f"{tmp_path} cannot be written"):
+        Tracker(tmp_path, "digits")
+
+
+def test_a_server_that_is_no_tracking_server_is_told(tmp_path, monkeypatch):
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_error(404)
+
+        do_POST = do_GET  # noqa: N815
+
+        def log_message(self, *_):
+            pass
+
+    with http.server.HTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{server.server_port}")
+        with pytest.raises(mlflow.exceptions.MlflowException, match="404"):
+            Tracker(tmp_path, "digits").start("a", {}, {"search_id": "1"})
+        server.shutdown()
+
+
+def test_the_doctor_knows_a_tracking_uri_that_can_hold_no_runs(tmp_path, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "./mlruns")
+    found = doctor._tracking(tmp_path)
+    assert not found.ok
+    assert "a folder" in found.found
+    assert found.remedy.startswith("name a database")

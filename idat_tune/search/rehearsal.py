@@ -44,11 +44,12 @@ def estimates(
         room = _start(plans[0], session)
         workers, gpus = room.trials, room.gpus
         for number, plan in enumerate(plans):
-            tell(f"{plan.task.name}: starting {workers} worker{'s' * (workers > 1)}")
+            say = _about(plan, tell)
+            say(f"starting {workers} worker{'s' * (workers > 1)}")
             probers, found = _probers(plan, workers, gpus)
             start = time.perf_counter() - began if number == 0 else 0.0
             costs = _costs([*plan.arms().values(), *plan.sample()])
-            probed = _probe(_chosen(plan, costs), probers, lambda words, task=plan.task.name: tell(f"{task}: {words}"))
+            probed = _probe(_chosen(plan, costs), probers, say)
             for prober in probers:
                 ray.kill(prober)
             pace = Pace(_speeds(probed, costs), sample_of(plan))
@@ -71,6 +72,11 @@ def estimates(
             }
     finally:
         session.close()
+
+
+def _about(plan: Plan, tell: Tell) -> Tell:
+    """Tell with the task's name before it."""
+    return lambda words: tell(f"{plan.task.name}: {words}")
 
 
 def _start(plan: Plan, session: Session) -> Room:

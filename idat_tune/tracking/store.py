@@ -140,7 +140,12 @@ def reach(given: str) -> None:
 
 
 def _reach_file(path: Path | None) -> None:
-    if path is None or not path.exists():
+    if path is None:
+        return
+    if not path.exists():
+        nearest = next(folder for folder in path.absolute().parents if folder.exists())
+        if not os.access(nearest, os.W_OK):
+            raise PermissionError(f"{nearest} cannot be written")
         return
     try:
         with contextlib.closing(sqlite3.connect(path)) as connection:

@@ -5,7 +5,7 @@ import sqlite3
 import tempfile
 import time
 from collections.abc import Mapping
-from contextlib import closing
+from contextlib import closing, suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -19,10 +19,13 @@ ENDS = {COMPLETE: "FINISHED", STOPPED: "KILLED", FAILED: "FAILED"}  # MLflow has
 
 
 def rehearse(out: Path, task: str) -> None:
-    """Take the time that opening the embedded store takes, on a copy; a server elsewhere is left alone."""
+    """Take the time that opening the embedded store takes, on a copy; a server elsewhere is left alone.
+
+    What fails would stop no search either.
+    """
     if not embedded(out):
         return
-    with tempfile.TemporaryDirectory() as folder:
+    with suppress(Exception), tempfile.TemporaryDirectory() as folder:
         if store(out).exists():
             shutil.copy(store(out), store(Path(folder)))
         lay_out(Path(folder))
@@ -71,6 +74,8 @@ class Tracker:
                 return str(self.client.create_experiment(name, artifact_location=location))
             except MlflowException:  # another search made it in the meantime, or the store fails for good
                 known = self.client.get_experiment_by_name(name)
+                if known is None:
+                    raise
         if known.lifecycle_stage != "active":
             self.client.restore_experiment(known.experiment_id)
         if location and known.artifact_location != location and known.artifact_location.startswith("file:"):
