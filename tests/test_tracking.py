@@ -192,12 +192,15 @@ def test_a_new_store_is_laid_out_where_it_belongs(tmp_path):
         ("postgresql+nothing://someone:secret@host/db", "does not work here (Can't load plugin"),
         ("s3://bucket/runs", "unsupported URI"),
         ("uc", "does not work here"),
+        ("databricks", "does not work here (Reading Databricks credential configuration failed"),
     ],
 )
-def test_a_tracking_uri_that_can_hold_no_runs_is_refused_with_a_way_out(monkeypatch, given, sentence):
+def test_a_tracking_uri_that_can_hold_no_runs_is_refused_with_a_way_out(monkeypatch, caplog, tmp_path, given, sentence):
+    monkeypatch.setenv("HOME", str(tmp_path))  # where a user may have credentials
     monkeypatch.setenv("MLFLOW_TRACKING_URI", given)
     with pytest.raises(BadInput) as caught:
         check()
+    assert caplog.records == []
     assert sentence in str(caught.value)
     assert "or unset it" in str(caught.value)
     assert "\n" not in str(caught.value)

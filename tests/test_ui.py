@@ -46,7 +46,7 @@ def test_a_host_that_is_not_this_machine_is_refused(host):
     [
         ("", "no tracking store at"),
         ("./mlruns", "is './mlruns', a folder"),
-        ("http://127.0.0.1:9", "runs are tracked by the server at http://127.0.0.1:9"),
+        ("http://127.0.0.1:9", "runs are tracked by http://127.0.0.1:9"),
     ],
 )
 def test_without_a_store_of_its_own_there_is_a_sentence(tmp_path, setting, sentence):

@@ -67,12 +67,14 @@ def ui(
     tracking.check()
     place = tracking.uri(out)
     if place.startswith(("http:", "https:")):
-        raise BadInput(f"runs are tracked by the server at {place} (MLFLOW_TRACKING_URI); open that address")
+        raise BadInput(
+            f"runs are tracked by the server at {tracking.shown(place)} (MLFLOW_TRACKING_URI); open that address"
+        )
     if tracking.embedded(out):
         if not tracking.store(out).exists():
             raise BadInput(f"no tracking store at {tracking.store(out)}; run a search first, or name its --out")
         tracking.reach(place)
-    typer.echo(f"starting MLflow's UI on {place}", err=True)
+    typer.echo(f"starting MLflow's UI on {tracking.shown(place)}", err=True)
     serve(out, host, port, lambda address: typer.echo(f"{address} answers (Ctrl-C ends it)", err=True))
 
 

@@ -217,7 +217,11 @@ def _overview(results: list[dict[str, Any]], path: Path) -> Path:
 
 def _compare(out: Path, tracking_uri: str) -> str:
     """Where all trials can be looked at: a command, or the user's own server."""
-    return tracking_uri if tracking_uri.startswith("http") else f"{program()} ui --out {shlex.quote(str(out))}"
+    from idat_tune import tracking
+
+    if tracking_uri.startswith("http"):
+        return tracking.shown(tracking_uri)
+    return f"{program()} ui --out {shlex.quote(str(out))}"
 
 
 def command_again(name: str) -> str:

@@ -65,7 +65,7 @@ class Tracked:
         tracking.lay_out(self.plan.out)
         there = tracking.Tracker(self.plan.out, self.plan.task.name)
         if not there.closed(self.manifest.content["parent_run"]):
-            self.listener.made_again(f"the runs in {self.uri}")
+            self.listener.made_again(f"the runs in {tracking.shown(self.uri)}")
             self._open()
             self._finish(result, exported=True)
 
@@ -108,4 +108,5 @@ class Tracked:
         except Exception as failure:  # whatever MLflow or its database raise
             log.warning("tracking failed", exc_info=True)
             self.owed = True
-            self.listener.tracking_failed(f"tracking at {self.uri} failed ({tracking.plainly(failure)}){rest}")
+            why = f"tracking at {tracking.shown(self.uri)} failed ({tracking.plainly(failure)})"
+            self.listener.tracking_failed(f"{why}{rest}")

@@ -1,6 +1,17 @@
 """The only door to MLflow: a parent run per search, a child run per trial, artifacts."""
 
-from idat_tune.tracking.store import check, embedded, lay_out, patient, plainly, reach, server_command, store, uri
+from idat_tune.tracking.store import (
+    check,
+    embedded,
+    lay_out,
+    patient,
+    plainly,
+    reach,
+    server_command,
+    shown,
+    store,
+    uri,
+)
 from idat_tune.tracking.tracker import PARENT, Tracker, rehearse
 
 __all__ = [
@@ -14,6 +25,7 @@ __all__ = [
     "reach",
     "rehearse",
     "server_command",
+    "shown",
     "store",
     "uri",
 ]

@@ -1,6 +1,7 @@
 """Where runs are tracked: a database of our own under --out, or what MLFLOW_TRACKING_URI names."""
 
 import contextlib
+import logging
 import os
 import re
 import socket
@@ -70,12 +71,12 @@ def check() -> None:
     if not given:
         return
     try:
-        with patient():
+        with patient(), _quietly():
             reason = _unfit(given, urlsplit(given).scheme.lower().partition("+")[0])
     except Exception as failure:
         reason = f"which does not work here ({plainly(failure)})"
     if reason:
-        raise BadInput(f"{SETTING} is '{_shown(given)}', {reason}; {WAY_OUT}")
+        raise BadInput(f"{SETTING} is '{shown(given)}', {reason}; {WAY_OUT}")
 
 
 def _unfit(given: str, kind: str) -> str:
@@ -97,6 +98,17 @@ def _unfit(given: str, kind: str) -> str:
     return ""
 
 
+@contextlib.contextmanager
+def _quietly() -> Iterator[None]:
+    """Meanwhile nothing is logged: what is wrong is raised too."""
+    before = logging.root.manager.disable
+    logging.disable()
+    try:
+        yield
+    finally:
+        logging.disable(before)
+
+
 def _sqlite_file(given: str) -> Path | None:
     """The file that an SQLite URI names; None where it names memory."""
     from sqlalchemy.engine import make_url
@@ -105,7 +117,7 @@ def _sqlite_file(given: str) -> Path | None:
     return Path(database) if database and database != ":memory:" else None
 
 
-def _shown(given: str) -> str:
+def shown(given: str) -> str:
     """A URI without its password."""
     return re.sub(r"(://[^/@:]*):[^/@]*@", r"\1:***@", given)
 
@@ -136,7 +148,7 @@ def reach(given: str) -> None:
         elif kind in PORTS and parts.hostname:
             socket.create_connection((parts.hostname, parts.port or PORTS[kind]), timeout=3).close()
     except (OSError, sqlite3.Error) as failure:
-        raise TrackingFailed(f"{_shown(given)} cannot be used: {failure}") from None
+        raise TrackingFailed(f"{shown(given)} cannot be used: {failure}") from None
 
 
 def _reach_file(path: Path | None) -> None:
