@@ -54,6 +54,13 @@ def test_an_empty_name_is_refused_for_several_tasks_too(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_an_out_folder_whose_name_is_not_utf_8_is_refused(tmp_path):
+    done = command("search", "--task", "digits", "--out", tmp_path / "caf\udce9")
+    assert done.returncode == 2
+    assert "is not UTF-8, which the tracking store needs; choose another folder" in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.fixture
 def begun(tmp_path):
     """A search that has run two trials."""

@@ -67,9 +67,7 @@ def ui(
     tracking.check()
     place = tracking.uri(out)
     if place.startswith(("http:", "https:")):
-        raise BadInput(
-            f"runs are tracked by the server at {tracking.shown(place)} (MLFLOW_TRACKING_URI); open that address"
-        )
+        raise BadInput(f"runs are tracked by {tracking.shown(place)} (MLFLOW_TRACKING_URI); open that address")
     if tracking.embedded(out):
         if not tracking.store(out).exists():
             raise BadInput(f"no tracking store at {tracking.store(out)}; run a search first, or name its --out")

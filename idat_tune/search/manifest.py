@@ -241,8 +241,13 @@ def check_writable(out: Path) -> None:
     """Refuse an --out in which no folder can be made; makes none itself.
 
     Raises:
-        BadInput: it, or the nearest folder above it that exists, cannot be written.
+        BadInput: it, or the nearest folder above it that exists, cannot be written, or its name is not UTF-8.
     """
+    try:
+        str(out).encode()
+    except UnicodeEncodeError:
+        shown = os.fsencode(out).decode(errors="replace")
+        raise BadInput(f"--out {shown} is not UTF-8, which the tracking store needs; choose another folder") from None
     nearest = next(folder for folder in (out, *out.parents) if folder.exists())
     if not nearest.is_dir() or not os.access(nearest, os.W_OK):
         raise BadInput(f"--out {out} cannot be written: {nearest} is no folder that takes files; choose another")

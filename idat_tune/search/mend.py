@@ -33,6 +33,7 @@ def whole_again(plan: Plan, journal: Journal, manifest: Manifest, listener: List
     if not result:
         return None
     if not _is_exported(plan):
+        _clear_part(plan)
         lost = lost_finals(plan, journal, manifest)
         if lost:
             listener.made_again(f"{finish.BEST}/, for which {lost[0].id} is trained again; the test stays closed")
@@ -48,9 +49,11 @@ def whole_again(plan: Plan, journal: Journal, manifest: Manifest, listener: List
 
 
 def _is_exported(plan: Plan) -> bool:
-    """Whether the export is there and whole; if no more than a part of one is there, that is removed."""
+    return all((plan.folder / finish.BEST / name).is_file() for name in export.FILES)
+
+
+def _clear_part(plan: Plan) -> None:
+    """Remove what is left of an export; a folder that holds anything else stays as it is, and is refused later."""
     best = plan.folder / finish.BEST
-    there = {entry.name for entry in best.iterdir()} if best.is_dir() else set()
-    if there < set(export.FILES):
-        shutil.rmtree(best, ignore_errors=True)
-    return there >= set(export.FILES)
+    if best.is_dir() and {entry.name for entry in best.iterdir()} <= set(export.FILES):
+        shutil.rmtree(best)

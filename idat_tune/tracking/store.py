@@ -49,7 +49,7 @@ def embedded(out: Path) -> bool:
 
 def sqlite(path: Path) -> str:
     """The URI of an SQLite file, whatever is in its path: `?`, `%` and `#` mean something in a URI."""
-    escaped = quote(str(path))
+    escaped = quote(str(path), errors="surrogateescape")
     # Of `sqlite:///` MLflow makes the folder, and takes the escapes for its name.
     return f"sqlite:///{path}" if escaped == str(path) else f"sqlite+pysqlite:///{escaped}"
 
