@@ -24,9 +24,8 @@ from idat_tune.journal import COMPLETE, EXPLORE, Journal
 from idat_tune.metrics import EpochMetrics, score
 from idat_tune.search import Listener, Plan, plan_search
 from idat_tune.search.conductor import Conductor
-from idat_tune.search.driver import JOURNAL, open_parent
-from idat_tune.search.manifest import Manifest
-from idat_tune.tracking import Tracker
+from idat_tune.search.manifest import JOURNAL, Manifest
+from idat_tune.search.tracked import Tracked
 
 TRIALS, EPOCHS = 1000, 100
 
@@ -77,12 +76,11 @@ def opened(plan: Plan) -> tuple[Conductor, dict[str, float]]:
 
     journal, manifest = Journal(plan.folder / JOURNAL), Manifest(plan, "hash")
     part("journal")
-    tracking.lay_out(plan.out)
-    tracker = Tracker(plan.out, plan.task.name)
-    part("open the tracking store")
-    open_parent(tracker, plan, journal, manifest)
-    part("reconcile the tracked runs")
-    conductor = Conductor(plan, journal, manifest, tracker, Listener())
+    tracked = Tracked(plan, journal, manifest, Listener())
+    tracked.lay_out()
+    tracked.open()
+    part("open the tracking store, reconcile the tracked runs")
+    conductor = Conductor(plan, journal, manifest, tracked, Listener())
     part("study, stopping rule, conductor")
     return conductor, seconds
 

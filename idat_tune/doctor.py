@@ -91,6 +91,11 @@ def _cuda() -> Finding:
 def _tracking(out: Path) -> Finding:
     from idat_tune import tracking
 
+    try:
+        tracking.check()
+    except BadInput as failure:
+        found, _, remedy = str(failure).partition("; ")
+        return Finding("MLflow store", False, found, remedy)
     folder = out.absolute()
     nearest = next(parent for parent in (folder, *folder.parents) if parent.exists())
     writable = os.access(nearest, os.W_OK)

@@ -10,8 +10,8 @@ from typing import Any, Self
 from idat_tune.errors import BadInput
 from idat_tune.metrics import WORST, EpochMetrics, score, write_table
 
-EXPLORE, CONFIRM, FINAL, TEST = "explore", "confirm", "final", "test"  # stages
-COMPLETE, STOPPED, FAILED = "complete", "stopped", "failed"  # statuses
+STAGES = EXPLORE, CONFIRM, FINAL, TEST = "explore", "confirm", "final", "test"
+STATUSES = COMPLETE, STOPPED, FAILED = "complete", "stopped", "failed"
 
 
 @dataclass(frozen=True)
@@ -76,10 +76,32 @@ class TrialRecord:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """The inverse of `dataclasses.asdict`, for what JSON gives back."""
+        """The inverse of `dataclasses.asdict`, for what JSON gives back.
+
+        Raises:
+            ValueError, TypeError, KeyError: that was not given back by it.
+        """
         epochs = tuple(EpochMetrics.from_dict(epoch) for epoch in values["epochs"])
         tested = {trial: tuple(found) for trial, found in values["tested"].items()}
-        return cls(**{**values, "arms": tuple(values["arms"]), "epochs": epochs, "tested": tested})
+        record = cls(**{**values, "arms": tuple(values["arms"]), "epochs": epochs, "tested": tested})
+        record._check()
+        return record
+
+    def _check(self) -> None:
+        """Refuse values that only a damaged file holds."""
+        for name, known in (("stage", STAGES), ("status", STATUSES)):
+            if getattr(self, name) not in known:
+                raise ValueError(f"{name} is {getattr(self, name)!r}, not one of {', '.join(known)}")
+        for name, kind in _KINDS.items():
+            if not isinstance(getattr(self, name), kind):
+                raise ValueError(f"{name} is {getattr(self, name)!r}")
+
+
+_TEXT, _COUNT = str | None, int | None
+_KINDS: Mapping[str, Any] = {
+    "id": str, "config": dict, "labels": dict | None, "reason": _TEXT, "contender": _TEXT, "fold": _COUNT,
+    "trainable_params": _COUNT, "val_images": int, "seconds": float | int, "set_up_seconds": float | int,
+}  # fmt: skip
 
 
 class Journal:
@@ -95,15 +117,19 @@ class Journal:
             self._replay()
 
     def _replay(self) -> None:
-        lines = self.path.read_bytes().split(b"\n")
+        try:
+            lines = self.path.read_bytes().split(b"\n")
+        except OSError as failure:
+            raise BadInput(f"{self.path} cannot be read: {failure.strerror}; give this search another --name") from None
         whole, rest = lines[:-1], lines[-1]
         for number, line in enumerate(whole, start=1):
             try:
                 record = TrialRecord.from_dict(json.loads(line))
                 self._records[record.id] = record
-            except (ValueError, TypeError, KeyError) as failure:
+            except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as failure:
+                how = f"{failure} is missing" if isinstance(failure, KeyError) else str(failure)
                 raise BadInput(
-                    f"{self.path}, line {number} is damaged ({failure}); delete that line: its trial then was not run"
+                    f"{self.path}, line {number} is damaged ({how}); delete that line: its trial then was not run"
                 ) from None
         if rest:
             with self.path.open("r+b") as file:

@@ -24,6 +24,7 @@ from idat_tune.search.forecast import Standing, forecast, measured
 from idat_tune.search.plan import Job, Plan
 
 FRESH = 2.0  # seconds for which a forecast of the time left is good, less what has passed
+SILENCE = 60.0  # seconds after which plain lines say how far the search is
 PART = 0.02  # of the driver's time that may go into forecasts
 
 
@@ -48,7 +49,7 @@ class Progress(Listener):
         self.records: list[TrialRecord] = []
         self.explored = False
         self.winner: RunConfig | None = None
-        self.began = self.clock()
+        self.began = self.said = self.clock()
         self.foreseen: tuple[float, float | None] = (0.0, None)  # when, and the seconds that were left then
         self.foresee_at = 0.0
 
@@ -65,13 +66,17 @@ class Progress(Listener):
         self.plan, self.workers, self.budget, self.began = plan, workers, budget, self.clock()
         for record in earlier:
             self._count(record)
-        trials = max(plan.trials, len(plan.first_jobs()))
         self.say(
-            f"search {plan.name}: task {plan.task.name}, space {plan.space.name}, {trials} trials of "
+            f"search {plan.name}: task {plan.task.name}, space {plan.space.name}, {self._trials()} trials of "
             f"{plan.config_of({}).epochs} epochs, {workers} at once" + (f", {len(earlier)} done" if earlier else "")
         )
         for teacher, why in plan.left_out:
             self.say(f"without teacher {teacher} of space {plan.space.name}: {why}")
+        first = plan.first_jobs()
+        if plan.space.params and len(first) >= plan.trials and not earlier:
+            arms = sum(bool(job.arms) for job in first)
+            starts = f" and {len(first) - arms} starting points" * (len(first) > arms)
+            self.say(f"the sampler proposes nothing: {arms} arms{starts} are all the trials; more --trials let it")
         if self.live:
             self.live.start()
             self._draw()
@@ -84,6 +89,8 @@ class Progress(Listener):
     def epoch_done(self, job: Job, epoch: EpochMetrics) -> None:
         """Move its bar on."""
         self.running[job.id] = (job, epoch)
+        if self.live is None and self.clock() - self.said > SILENCE:
+            self.say(f"search {self._standing()}; {', '.join(map(_through, self.running.values()))}")
         self._draw()
 
     def trial_ended(self, record: TrialRecord) -> None:
@@ -94,9 +101,8 @@ class Progress(Listener):
         if record.stage in (EXPLORE, CONFIRM) and not shown:
             shown = f"val {percent(record.val_accuracy)}"
         name = f"{record.id} ({', '.join(record.arms)})" if record.arms else record.id
-        line = (
-            f"{name:<28} {record.status:<8} {shown:<12} {record.seconds:5.1f} s  {brief(record.config)}  {self._left()}"
-        )
+        line = f"{name:<28} {record.status:<8} {shown:<12} {record.seconds:5.1f} s  {brief(record.config)}"
+        line = f"{line}  {self._count_of(record.stage)}{duration(self.clock() - self.began)}  {self._left()}"
         if self.live is None or record.status == FAILED:
             self.say(line)
         self._draw()
@@ -118,9 +124,13 @@ class Progress(Listener):
         count = "once" if opening == 1 else f"for time {opening} in this search"
         self.say(f"the test split is opened, {count}, for {students} students")
 
-    def tracking_failed(self, reason: str) -> None:
-        """Say it once."""
-        self.say(f"tracking failed ({reason}); the search goes on, and what is missing is tried again at its end")
+    def tracking_failed(self, sentence: str) -> None:
+        """Say it."""
+        self.say(sentence)
+
+    def made_again(self, what: str) -> None:
+        """Say what it is."""
+        self.say(f"lost, and made again: {what}")
 
     def ray_lost(self, process: str) -> None:
         """Say what happened and how to go on, and leave: Ray would end this process in a while, without a word."""
@@ -134,6 +144,7 @@ class Progress(Listener):
 
     def say(self, text: str) -> None:
         """Print a line above the live part."""
+        self.said = self.clock()
         self.console.print(text, markup=False)
 
     def close(self) -> None:
@@ -160,19 +171,28 @@ class Progress(Listener):
         if self.live and self.live.is_started:
             self.live.update(self._view())
 
-    def _view(self) -> Group:
+    def _standing(self) -> str:
+        """How far the search is, in a line."""
         assert self.plan is not None
-        trials = max(self.plan.trials, len(self.plan.first_jobs()))
-        done = sum(self.ended.values())
+        done, trials = sum(self.ended.values()), self._trials()
         elapsed = self.clock() - self.began
         stages = sorted({job.stage for job, _ in self.running.values()})
         exploring = not self.explored and done < trials
         stage = f"{done} of {trials} trials" if exploring or not stages else f"{done} trials, {' and '.join(stages)}"
-        head = Text(
+        return (
             f"{self.plan.name}  {stage}  ({self.ended[COMPLETE]} complete, {self.ended[STOPPED]} stopped, "
-            f"{self.ended[FAILED]} failed)  {duration(elapsed)}, {self._left()}",
-            style="bold",
+            f"{self.ended[FAILED]} failed)  {duration(elapsed)}, {self._left()}"
         )
+
+    def _trials(self) -> int:
+        assert self.plan is not None
+        return max(self.plan.trials, len(self.plan.first_jobs()))
+
+    def _count_of(self, stage: str) -> str:
+        return f"{sum(self.ended.values())} of {self._trials()}, " if stage == EXPLORE else ""
+
+    def _view(self) -> Group:
+        head = Text(self._standing(), style="bold")
         best = self.best and f"best so far: val {percent(self.best.val_accuracy)}  "
         rows = Table.grid(padding=(0, 2))
         for job, epoch in self.running.values():
@@ -203,6 +223,11 @@ class Progress(Listener):
         running = [(job, epoch.epoch + 1 if epoch else 0) for job, epoch in self.running.values()]
         standing = Standing(self.records, running, self.explored, self.winner, self.budget.seconds)
         return forecast(self.plan, self.workers, pace, self.budget.resources, self.budget.gpus, standing).seconds
+
+
+def _through(running: tuple[Job, EpochMetrics | None]) -> str:
+    job, epoch = running
+    return f"{job.id} epoch {epoch.epoch + 1 if epoch else 0}/{job.config.epochs}"
 
 
 @contextmanager

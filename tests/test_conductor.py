@@ -2,9 +2,11 @@
 
 import itertools
 
+import numpy as np
 import pytest
 from optuna.trial import TrialState
 from ray.tune.search import Searcher
+from safetensors.numpy import save
 from test_journal import epoch
 
 from idat_tune import data, portfolio
@@ -17,6 +19,8 @@ from idat_tune.search.cluster import at_once
 from idat_tune.search.conductor import Conductor
 from idat_tune.search.manifest import Manifest, locked
 from idat_tune.search.plan import Place, Plan, Resources
+
+TENSORS = save({"head.bias": np.zeros(1, dtype=np.float32)})
 
 
 class SilentTracker:
@@ -68,7 +72,7 @@ def results_of(payload):
         last = number + 1 == payload["config"]["epochs"]
         result = {**epoch(number, accuracy, 0.5).as_dict(), "score": score(accuracy, 0.5, 200), "val_images": 200}
         result |= {"status": COMPLETE if last else "running", "trainable_params": 7, "done": last}
-        results.append(result | ({"state": b"weights"} if last and payload["stage"] == FINAL else {}))
+        results.append(result | ({"state": TENSORS} if last and payload["stage"] == FINAL else {}))
     return results
 
 
@@ -156,7 +160,9 @@ def test_differences_are_paired_by_seed_where_a_final_run_failed(tmp_path):
         run_one(conducting, "t", payload, [failed] if payload["id"] == "final-0-default" else None)
     result = finish.result(plan, conducting.journal, conducting.manifest, "uri", 1.0)
     assert result["arms"]["default"]["test_accuracy"]["seeds"] == 2
-    assert "2 seeds" in result["verdict"]
+    assert "(2 seeds: too few seeds for an interval)" in result["verdict"]
+    on_test = [found for found in result["comparisons"] if found["split"] == "test" and found["pairs"] == 2]
+    assert [found["interval"] for found in on_test] == [None] * len(on_test) != []
 
 
 def test_when_the_default_wins_it_is_not_trained_twice(tmp_path):

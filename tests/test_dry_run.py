@@ -1,6 +1,7 @@
 """The cost before launch: real Ray, real steps, nothing written."""
 
 import json
+import re
 
 import pytest
 import torch
@@ -30,7 +31,12 @@ def estimated(tmp_path_factory):
 def test_a_dry_run_measures_and_foresees_and_writes_nothing(estimated):
     (first, second), out, done = estimated
     assert list(out.iterdir()) == []
-    assert done.stderr == "measuring a few real steps; nothing is written\n"
+    first_line, *steps = done.stderr.splitlines()
+    assert first_line == "measuring a few real steps; nothing is written"
+    assert all(re.fullmatch(r".* \((\d+ \w+ ?)+\)", line) for line in steps)
+    for task in ("digits", "sprites_loc"):
+        last = [line for line in steps if line.startswith(f"{task}: ")][-1]
+        assert re.match(rf"{task}: (\d+) of \1 measured ", last)
     assert (first["task"], second["task"]) == ("digits", "sprites_loc")
     for found in (first, second):
         assert found["hours"] > 0

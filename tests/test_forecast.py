@@ -117,3 +117,18 @@ def test_the_first_epoch_in_which_caches_are_filled_counts_once():
     speed = Speed.shown(epochs, 800, 200, 1.0)
     assert speed.beside == 1.0 + 1.5
     assert speed.run(3, 800, 200) == pytest.approx(1.0 + 3.0 + 1.5 + 1.5)
+
+
+def test_what_a_worker_computes_once_is_not_foreseen_for_every_trial(tmp_path):
+    plan = a_plan(tmp_path)
+    run_all(conducting := begin(plan), most=1)
+    (first,) = conducting.journal.records
+    own = cost_key(first.config)
+
+    def beside(*trials):
+        records = [replace(first, id=f"t{n}", worker=worker, set_up_seconds=s) for n, (worker, s) in enumerate(trials)]
+        return measured(plan, records).known[own].beside
+
+    assert beside((1, 26.0)) == 26.0
+    assert beside((1, 26.0), (2, 24.0)) == 25.0
+    assert beside((1, 26.0), (2, 24.0), (1, 0.2), (2, 0.4)) == pytest.approx(0.3)

@@ -8,6 +8,7 @@ import pytest
 from scipy import stats
 
 from idat_tune.search.race import Contender, Race, paired
+from idat_tune.search.verdict import Comparison
 
 FIVE = range(5)
 
@@ -53,6 +54,39 @@ def test_one_pair_tells_nothing_of_the_noise():
     assert found.half_width == math.inf
     assert not found.reliable
     assert not found.beyond_error
+
+
+def test_two_pairs_are_too_few_for_an_interval_however_equal_they_are():
+    for theirs in ({0: 0.60, 1: 0.61}, {0: 0.58, 1: 0.61}):
+        found = paired({0: 0.64, 1: 0.65}, theirs)
+        assert found.half_width == math.inf
+        assert not found.reliable
+
+
+def test_three_equal_differences_leave_an_error_of_one_image():
+    found = paired({0: 0.64, 1: 0.65, 2: 0.66}, {0: 0.60, 1: 0.61, 2: 0.62}, least=797**-2)
+    assert found.standard_error == pytest.approx(math.sqrt(1 / 3) / 797)
+    low, high = found.interval
+    assert high - low > 2 / 797
+
+
+@pytest.mark.parametrize(
+    ("seeds", "words"),
+    [
+        (1, "+4.00 points (1 seed: too few seeds for an interval)"),
+        (2, "+4.00 points (2 seeds: too few seeds for an interval)"),
+        (3, "+4.00 points (95 % interval +3.99 to +4.01, 3 seeds)"),
+    ],
+)
+def test_how_a_difference_reads(seeds, words):
+    ours, theirs = (dict.fromkeys(range(seeds), value) for value in (0.64, 0.60))
+    shown = Comparison("winner", "default", "test", paired(ours, theirs, least=0.00004**2))
+    assert str(shown) == words
+    assert (shown.as_dict()["interval"] is None) == (seeds < 3)
+
+
+def test_equal_accuracies_on_all_splits_leave_a_spread():
+    assert race({"default": [0.6, 0.6], "a": [0.5, 0.5]}).spread("a")[1] > 0
 
 
 def test_the_best_mean_wins():

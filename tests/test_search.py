@@ -55,7 +55,7 @@ def test_stdout_is_json_alone_and_no_noise_reaches_the_screen(searched):
         assert line.startswith(
             (
                 *("search ", "arm-", "portfolio-", "trial-", "confirm-", "final-"),
-                *("exploring ends", "the winner", "the test", "test "),
+                *("exploring ends", "the sampler", "the winner", "the test", "test "),
             )
         ), line
     assert "mlflow" in (out / "first" / "log.txt").read_text()

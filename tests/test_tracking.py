@@ -1,17 +1,24 @@
 """MLflow: one parent, a child per trial, nothing twice, nothing left running."""
 
 import dataclasses
+import http.server
+import os
+import shutil
 import subprocess
 import sys
+import threading
 import time
 import uuid
+from pathlib import Path
 
 import mlflow
 import pytest
 from test_journal import epoch, record
 
+from idat_tune import doctor
+from idat_tune.errors import BadInput, TrackingFailed
 from idat_tune.journal import FAILED, FINAL, STOPPED, TEST
-from idat_tune.tracking import PARENT, Tracker, lay_out, store, uri
+from idat_tune.tracking import PARENT, Tracker, check, lay_out, patient, store, uri
 
 
 @pytest.fixture(scope="module")
@@ -146,3 +153,166 @@ def test_a_run_that_failed_and_was_tried_again_shows_how_the_second_went(tracker
     assert (run.info.status, run.data.tags["status"]) == ("FINISHED", "complete")
     assert run.data.metrics["val/accuracy"] == 0.7
     assert "reason" not in run.data.tags
+
+
+@pytest.mark.parametrize("name", ["w?x", "a%20b", "h#h", "with space", "Überschuß", "q'q+r&s"])
+def test_the_store_lies_in_its_folder_whatever_that_is_called(out, tmp_path, name):
+    there = tmp_path / name
+    there.mkdir()
+    shutil.copy(store(out), store(there))
+    tracker = Tracker(there, "sprites_ori")
+    tracker.start("a search", {}, {"search_id": uuid.uuid4().hex})
+    (tmp_path / "student").mkdir()
+    (tmp_path / "student" / "labels.json").write_text("[]")
+    tracker.log_folder(tmp_path / "student", "best")
+    assert {path.name for path in tmp_path.iterdir()} == {name, "student"}
+    assert [path.name for path in there.rglob("labels.json")] == ["labels.json"]
+    assert Tracker(there, "sprites_ori").closed(tracker.parent) is False
+
+
+def test_a_new_store_is_laid_out_where_it_belongs(tmp_path):
+    there = tmp_path / "a?b%20c#d"
+    lay_out(there)
+    assert [path.relative_to(tmp_path) for path in tmp_path.rglob("*.db")] == [Path(there.name, "mlflow.db")]
+    assert [path.name for path in tmp_path.iterdir()] == [there.name]
+
+
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        ("./mlruns", "is './mlruns', a folder, in which MLflow keeps no new runs; name a database (sqlite:////"),
+        ("/tmp/mlruns", "a folder"),
+        ("file:/tmp/mlruns", "a folder"),
+        ("mlruns", "a folder"),
+        ("http://", "which names no server"),
+        ("http://[", "does not work here"),
+        ("sqlite://", "which is in memory"),
+        ("sqlite:///:memory:", "which is in memory"),
+        ("sqlite:/relative", "does not work here"),
+        ("postgresql+nothing://someone:secret@host/db", "does not work here (Can't load plugin"),
+        ("s3://bucket/runs", "unsupported URI"),
+        ("uc", "does not work here"),
+        ("databricks", "does not work here (Reading Databricks credential configuration failed"),
+    ],
+)
+def test_a_tracking_uri_that_can_hold_no_runs_is_refused_with_a_way_out(monkeypatch, caplog, tmp_path, given, sentence):
+    monkeypatch.setenv("HOME", str(tmp_path))  # where a user may have credentials
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", given)
+    with pytest.raises(BadInput) as caught:
+        check()
+    assert caplog.records == []
+    assert sentence in str(caught.value)
+    assert "or unset it" in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "given", ["", "http://host:5000", "https://host/mlflow", "sqlite:////tmp/x.db", "sqlite:///x.db"]
+)
+def test_other_tracking_uris_are_asked_nothing_before_a_search(monkeypatch, given):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", given)
+    check()
+
+
+def test_an_experiment_that_was_deleted_in_the_ui_comes_back_with_its_runs(out):
+    first = Tracker(out, "sprites_loc")
+    tags = {"search_id": uuid.uuid4().hex}
+    parent = first.start("a search", {}, tags)
+    first.log_trial(record("trial-000"))
+    first.client.delete_experiment(first.experiment)
+    other = Tracker(out, "sprites_loc")
+    other.start("another", {}, {"search_id": uuid.uuid4().hex})
+    again = Tracker(out, "sprites_loc")
+    assert again.start("a search", {}, tags, parent) == parent
+    again.log_trial(record("trial-000"))
+    assert list(children(again)) == ["trial-000"]
+
+
+def test_a_parent_run_that_was_deleted_in_the_ui_comes_back(out, tracker):
+    tracker.log_trial(record("trial-000"))
+    tracker.client.delete_run(tracker.parent)
+    resumed = Tracker(out, "digits")
+    assert not resumed.closed(tracker.parent)
+    assert resumed.start("a search", {}, {"search_id": "any"}, tracker.parent) == tracker.parent
+    assert list(children(resumed)) == ["trial-000"]
+
+
+def test_a_parent_run_that_is_gone_for_good_is_made_anew(out):
+    tracker, nobody = Tracker(out, "digits"), uuid.uuid4().hex
+    assert tracker.start("a search", {}, {"search_id": uuid.uuid4().hex}, parent=nobody) != nobody
+    assert not tracker.closed(nobody)
+    assert not tracker.closed("")
+    tracker.finish("FINISHED", {}, {})
+    assert tracker.closed(tracker.parent)
+
+
+def test_the_artifacts_of_a_store_whose_folder_was_moved_are_found_again(tmp_path, out):
+    here, there, student = (tmp_path / name for name in ("here", "there", "student"))
+    for folder in (here, student):
+        folder.mkdir()
+    shutil.copy(store(out), store(here))
+    (student / "labels.json").write_text("[]")
+    first = Tracker(here, "sprites_ori")
+    parent = first.start("a search", {}, {"search_id": uuid.uuid4().hex})
+    first.log_folder(student, "best")
+    here.rename(there)
+    moved = Tracker(there, "sprites_ori")
+    moved.start("a search", {}, {"search_id": "any"}, parent)
+    assert Path(moved.client.download_artifacts(parent, "best")).joinpath("labels.json").is_file()
+    later = moved.client.create_run(moved.experiment).info.run_id
+    for run in (parent, later):
+        assert moved.client.get_run(run).info.artifact_uri.startswith(f"{there.as_uri()}/artifacts/")
+
+
+def test_a_damaged_store_is_named_at_once(tmp_path):
+    store(tmp_path).write_bytes(b"no database" * 100)
+    began = time.monotonic()
+    with pytest.raises(TrackingFailed, match=r"mlflow.db cannot be used .* move it away: the command of a search"):
+        Tracker(tmp_path, "digits")
+    assert time.monotonic() - began < 5
+
+
+def test_the_users_own_run_and_settings_are_left_alone(tracker, monkeypatch, tmp_path):
+    monkeypatch.setenv("MLFLOW_RUN_ID", "0" * 32)
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "other")
+    tracker.log_trial(record("trial-000"))
+    assert children(tracker)["trial-000"].info.run_id != "0" * 32
+    assert {run.info.experiment_id for run in children(tracker).values()} == {tracker.experiment}
+    before = dict(os.environ)
+    with patient():
+        assert os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"] == "5"
+    assert dict(os.environ) == before
+
+
+def test_a_store_that_cannot_be_made_is_named_at_once(tmp_path, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/not/there/x.db")
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    with pytest.raises(TrackingFailed, match=f"{tmp_path} cannot be written"):
+        Tracker(tmp_path, "digits")
+
+
+def test_a_server_that_is_no_tracking_server_is_told(tmp_path, monkeypatch):
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_error(404)
+
+        do_POST = do_GET  # noqa: N815
+
+        def log_message(self, *_):
+            pass
+
+    with http.server.HTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{server.server_port}")
+        with pytest.raises(mlflow.exceptions.MlflowException, match="404"):
+            Tracker(tmp_path, "digits").start("a", {}, {"search_id": "1"})
+        server.shutdown()
+
+
+def test_the_doctor_knows_a_tracking_uri_that_can_hold_no_runs(tmp_path, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "./mlruns")
+    found = doctor._tracking(tmp_path)
+    assert not found.ok
+    assert "a folder" in found.found
+    assert found.remedy.startswith("name a database")

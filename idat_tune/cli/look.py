@@ -59,18 +59,21 @@ def ui(
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on.")] = 5000,
 ) -> None:
-    """Open the MLflow UI on all searches under --out, to compare trials."""
-    import os
-    import subprocess
-
+    """Open the MLflow UI on all searches under --out, to compare trials; Ctrl-C ends it."""
     from idat_tune import tracking
+    from idat_tune.cli.serving import check_place, serve
 
-    if tracking.uri(out).startswith("sqlite:") and not tracking.store(out).exists():
-        raise BadInput(f"no tracking store at {tracking.store(out)}; run a search first, or name its --out")
-    typer.echo(f"MLflow UI on http://{host}:{port} (Ctrl-C ends it)", err=True)
-    # Job execution is for MLflow's own agents: without it the server takes 2 processes instead of 10.
-    environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-    raise SystemExit(subprocess.run(tracking.server_command(out, host, port), env=environment, check=False).returncode)
+    check_place(host, port)
+    tracking.check()
+    place = tracking.uri(out)
+    if place.startswith(("http:", "https:")):
+        raise BadInput(f"runs are tracked by {tracking.shown(place)} (MLFLOW_TRACKING_URI); open that address")
+    if tracking.embedded(out):
+        if not tracking.store(out).exists():
+            raise BadInput(f"no tracking store at {tracking.store(out)}; run a search first, or name its --out")
+        tracking.reach(place)
+    typer.echo(f"starting MLflow's UI on {tracking.shown(place)}", err=True)
+    serve(out, host, port, lambda address: typer.echo(f"{address} answers (Ctrl-C ends it)", err=True))
 
 
 @app.command()

@@ -2,6 +2,7 @@
 
 import shlex
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
@@ -77,7 +78,7 @@ def search(
     from idat_tune import tasks
     from idat_tune.config import parse_assignments
     from idat_tune.search import Resources, plan_search
-    from idat_tune.search.plan import FOLDS, HALVING, TOP_K, TPE
+    from idat_tune.search.plan import FOLDS, HALVING, TOP_K, TPE, check_name
 
     check_positive("--hours", hours)
     check_positive("--gpu-hours", gpu_hours)
@@ -94,6 +95,8 @@ def search(
         fixed["epochs"] = epochs
     chosen = tasks.select(task)
     several = len(chosen) > 1
+    if name is not None:
+        check_name(name)  # as given, before the task's stands behind it
     if several and name is None:
         name = _free_name(out)
     plans = [
@@ -129,7 +132,7 @@ def search(
     if as_json:
         print_json(results if several else results[0])
     else:
-        typer.echo(f"all tasks     {table}\n" * several + f"compare       {program()} ui --out {out}")
+        typer.echo(f"all tasks     {table}\n" * several + f"compare       {_compare(out, results[0]['tracking_uri'])}")
     if any(result["winner"] is None or result["winner"]["test_accuracy"] is None for result in results):
         raise SystemExit(1)
 
@@ -147,12 +150,17 @@ def _dry_run(plans: list[Any], resources: Any, price_per_hour: float | None, as_
     import tempfile
 
     from idat_tune.progress import others_silenced
-    from idat_tune.screen import estimate_tables
+    from idat_tune.screen import duration, estimate_tables
     from idat_tune.search import LOG, estimate_searches
 
     typer.echo("measuring a few real steps; nothing is written", err=True)
-    with tempfile.TemporaryDirectory() as folder, others_silenced(Path(folder) / LOG):
-        estimates = list(estimate_searches(plans, resources, price_per_hour))
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory() as folder, others_silenced(Path(folder) / LOG) as stderr:
+
+        def tell(line: str) -> None:
+            typer.echo(f"{line} ({duration(time.monotonic() - began)})", file=stderr)
+
+        estimates = list(estimate_searches(plans, resources, price_per_hour, tell))
     if as_json:
         print_json(estimates if len(estimates) > 1 else estimates[0])
         return
@@ -207,6 +215,15 @@ def _overview(results: list[dict[str, Any]], path: Path) -> Path:
     return path
 
 
+def _compare(out: Path, tracking_uri: str) -> str:
+    """Where all trials can be looked at: a command, or the user's own server."""
+    from idat_tune import tracking
+
+    if tracking_uri.startswith("http"):
+        return tracking.shown(tracking_uri)
+    return f"{program()} ui --out {shlex.quote(str(out))}"
+
+
 def command_again(name: str) -> str:
     """This very command under the name that its search, or its searches together, have, so that it resumes."""
     kept, words = [], iter(sys.argv[1:])
@@ -227,7 +244,7 @@ def _show(result: dict[str, Any]) -> None:
     paper.print(result["verdict"], markup=False)
     if result["winner"] and result["winner"]["test_accuracy"]:
         paper.print(f"\nthe student   {result['best']}", markup=False)
-        paper.print(f"use it        {program()} predict {result['best']} IMAGE...", markup=False)
+        paper.print(f"use it        {program()} predict {shlex.quote(result['best'])} IMAGE...", markup=False)
     paper.print(f"all figures   {result['out']}/trials.parquet, epochs.parquet, manifest.json", markup=False)
 
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from idat_tune import data, portfolio, tasks
+from idat_tune import data, portfolio, tasks, tracking
 from idat_tune import space as spaces
 from idat_tune.search.listener import LOG, Interrupted, Listener
 from idat_tune.search.manifest import begun, check_resumable, check_writable
@@ -104,7 +104,12 @@ def search(
     return result
 
 
-def estimate(plan: Plan, resources: Resources = Resources(), price_per_hour: float | None = None) -> dict[str, Any]:  # noqa: B008
+def estimate(
+    plan: Plan,
+    resources: Resources = Resources(),  # noqa: B008 - frozen
+    price_per_hour: float | None = None,
+    tell: Callable[[str], None] = lambda line: None,
+) -> dict[str, Any]:
     """What a search will cost: real steps are measured on the workers it would have, the rest is foreseen.
 
     Takes about half a minute, starts Ray for it, and writes nothing. On a cluster the workers are the cluster's own.
@@ -113,6 +118,7 @@ def estimate(plan: Plan, resources: Resources = Resources(), price_per_hour: flo
         plan: of `plan_search`.
         resources: where it would run. Patience cannot be foreseen: it only makes a search cheaper.
         price_per_hour: of a GPU where trials take GPUs, else of the machine.
+        tell: called with what is done next, and every ten seconds with how far it is.
 
     Returns:
         Among others `hours` of wall time, `gpu_hours`, `epochs` by stage, `start_seconds`, `price` with `total` and
@@ -122,17 +128,20 @@ def estimate(plan: Plan, resources: Resources = Resources(), price_per_hour: flo
     Raises:
         BadInput: there is no GPU whose hours could be counted, or a backbone cannot be built.
     """
-    (found,) = estimate_searches([plan], resources, price_per_hour)
+    (found,) = estimate_searches([plan], resources, price_per_hour, tell)
     return found
 
 
 def estimate_searches(
-    plans: Sequence[Plan], resources: Resources, price_per_hour: float | None = None
+    plans: Sequence[Plan],
+    resources: Resources,
+    price_per_hour: float | None = None,
+    tell: Callable[[str], None] = lambda line: None,
 ) -> Iterator[dict[str, Any]]:
     """What `estimate` returns, for each of several searches one after the other; the first one pays the start."""
     from idat_tune.search.rehearsal import estimates  # as above
 
-    yield from estimates(plans, resources, price_per_hour)
+    yield from estimates(plans, resources, price_per_hour, tell)
 
 
 def plan_search(
@@ -154,14 +163,16 @@ def plan_search(
     """The checked plan of a search; writes nothing and loads nothing heavy.
 
     Raises:
-        BadInput: an unknown task, a faulty space, a number out of range, or data that is not there.
+        BadInput: an unknown task, a faulty space, a number out of range, data that is not there, or a
+            MLFLOW_TRACKING_URI that can hold no runs.
     """
     known = tasks.get(task)
     own_space = space is None
+    tracking.check()
     if not isinstance(space, Space):
         space = spaces.load(str(space or ("embedded" if known.embedded else "idat")))
     plan = Plan.checked(
-        name=name or _free_name(out, known.name),
+        name=_free_name(out, known.name) if name is None else name,
         task=known.name,
         space=space,
         fixed=fixed,

@@ -4,11 +4,14 @@ import os
 from collections import deque
 from pathlib import Path
 
+from safetensors import SafetensorError, safe_open
+
 from idat_tune.journal import COMPLETE, CONFIRM, EXPLORE, FINAL, Journal, TrialRecord
 from idat_tune.search.confirm import Confirmation, arm_record, arms, best_explored, config_of, confirm_job, contender
 from idat_tune.search.listener import Listener
 from idat_tune.search.manifest import Manifest
 from idat_tune.search.plan import DEFAULT, Job, Plan, jobs_of
+from idat_tune.search.verdict import Findings
 
 
 class Agenda:
@@ -73,8 +76,17 @@ class Agenda:
 
     def hear(self, record: TrialRecord) -> None:
         """A trial has ended, and stands in the journal."""
+        self._note_second_training(record)
         if self.confirmation and record.stage == CONFIRM:
             self.confirmation.hear(record)
+
+    def _note_second_training(self, record: TrialRecord) -> None:
+        """Keep in mind of which final runs the tensors are not those that were tested."""
+        noted = set(self.manifest.content["trained_again"])
+        if record.stage == FINAL and record.id in self.journal.tested():
+            self.manifest.set("trained_again", sorted(noted | {record.id}))
+        elif noted & set(record.tested):
+            self.manifest.set("trained_again", sorted(noted - set(record.tested)))
 
     def students(self) -> list[TrialRecord]:
         """The finished final runs of the winner, the default and alone; none if the winner has none."""
@@ -115,9 +127,13 @@ class Agenda:
         return [self.plan.test_job(len(self.manifest.test_openings), config_of(winner))]
 
     def _not_done(self, jobs: list[Job]) -> list[Job]:
-        """Those that must run. A config that failed stays failed; a failed final run or test is tried again."""
+        """Those that must run. A config that failed stays failed; a failed final run or test is tried again.
+
+        So is a final run whose tensors are wanted, for the test or for the export, and are gone.
+        """
         done = {r.id for r in self.journal.records if r.stage in (EXPLORE, CONFIRM) or r.status == COMPLETE}
-        return [job for job in jobs if job.id not in done]
+        lost = {r.id for r in lost_finals(self.plan, self.journal, self.manifest)}
+        return [job for job in jobs if job.id not in done - lost]
 
     def _known_early(self) -> list[Job]:
         """What will be run whoever wins: the default on all splits, and the final runs of default and alone."""
@@ -133,6 +149,24 @@ def _of(stage: str, jobs: list[Job]) -> list[Job]:
 def trained_file(plan: Plan, job: str) -> Path:
     """Where the trained tensors of a final trial are kept."""
     return plan.folder / "final" / f"{job}.safetensors"
+
+
+def is_kept(path: Path) -> bool:
+    """Whether a file of trained tensors is there and whole."""
+    try:
+        with safe_open(path, "numpy"):
+            return True
+    except (OSError, SafetensorError):
+        return False
+
+
+def lost_finals(plan: Plan, journal: Journal, manifest: Manifest) -> list[TrialRecord]:
+    """Final runs whose tensors are gone and still wanted: by a test that is to come, or for the export."""
+    finished = [record for record in journal.of(FINAL) if record.status == COMPLETE]
+    if not manifest.to_open and not manifest.cut_short(journal):
+        exported = Findings(plan, journal, manifest.winner(journal)).exported()
+        finished = [record for record in finished if exported and record.id == exported.id]
+    return [record for record in finished if not is_kept(trained_file(plan, record.id))]
 
 
 def keep_trained(plan: Plan, job: str, state: bytes) -> None:

@@ -21,8 +21,8 @@ from idat_tune.search.plan import Job, Place, Plan, Resources
 from idat_tune.search.sampler import distribution, exhausted, new_study, reseed, suggest
 from idat_tune.search.scheduler import METRIC, Stopper
 from idat_tune.search.stopping import rule
+from idat_tune.search.tracked import Tracked
 from idat_tune.space import Domain
-from idat_tune.tracking import Tracker
 
 RETRIES = 2  # of a trial whose worker died; one that failed by itself would fail again
 
@@ -66,7 +66,7 @@ class Conductor(Searcher):
         plan: Plan,
         journal: Journal,
         manifest: Manifest,
-        tracker: Tracker,
+        tracker: Tracked,
         listener: Listener,
         budget: Budget | None = None,
         asked_to_stop: Callable[[], bool] = lambda: False,
@@ -89,7 +89,6 @@ class Conductor(Searcher):
         self.agenda = Agenda(plan, journal, manifest, listener)
         self.queue = deque(Live(job) for job in self.agenda.first_jobs())
         self.live: dict[str, Live] = {}
-        self.untracked: list[TrialRecord] | None = None  # None while the tracking store takes what it is given
         self.finished = False  # every stage is through
         self.scheduler = Stopper(rule(plan.stopping, *self._schedule()), journal)
 
@@ -220,24 +219,8 @@ class Conductor(Searcher):
         self.journal.append(record)
         self._tell(live, record)
         self.agenda.hear(record)
-        self._track(record)
+        self.tracker.log_trial(record)
         self.listener.trial_ended(record)
-
-    def _track(self, record: TrialRecord) -> None:
-        """Write it to the tracking store; once that fails, no more is tried until the search is through."""
-        if self.untracked is None:
-            try:
-                return self.tracker.log_trial(record)
-            except Exception as failure:
-                self.untracked = []
-                self.listener.tracking_failed(str(failure))
-        self.untracked.append(record)
-        return None
-
-    def track_the_rest(self) -> None:
-        """Write what the tracking store could not take when it came up; raises if it still cannot."""
-        for record in self.untracked or []:
-            self.tracker.log_trial(record)
 
     def _status(self, trial_id: str, live: Live, error: bool) -> tuple[str | None, str | None]:
         status = live.last.get("status")

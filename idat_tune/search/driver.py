@@ -5,29 +5,29 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Any
 
 from ray import tune
 
-from idat_tune import data, model, tracking, weights
+from idat_tune import data, model, weights
 from idat_tune.backbones import NO_TEACHER
 from idat_tune.data import Images
-from idat_tune.errors import BadInput, DiskFull, TrackingFailed
+from idat_tune.errors import BadInput, DiskFull
 from idat_tune.journal import Journal
 from idat_tune.search import finish
 from idat_tune.search.budget import Budget
 from idat_tune.search.cluster import Session, log_to, remove_tune_files
 from idat_tune.search.conductor import Conductor
 from idat_tune.search.listener import LOG, Interrupted, Listener
-from idat_tune.search.manifest import Manifest, begun, locked
+from idat_tune.search.manifest import JOURNAL, Manifest, begun, locked
+from idat_tune.search.mend import whole_again
 from idat_tune.search.plan import Plan, Resources
+from idat_tune.search.tracked import Tracked
 from idat_tune.search.workers import workers
 from idat_tune.tasks import Task
-from idat_tune.tracking import Tracker
 
 MOST_TEXT = 500  # characters of a reason in a tag
-JOURNAL = "journal.jsonl"  # in the search folder
 MOST_HINTS = 5  # as many as a portfolio has: the gain of more is small
 MANY = 1_000_000  # the conductor, not Tune, says when there are no more trials
 
@@ -52,7 +52,12 @@ def drive(plans: Iterable[Plan], resources: Resources, listen: Callable[[Plan], 
             with locked(plan.folder):
                 manifest = Manifest(plan, data.content_hash(plan.task.name), held)
                 plan = manifest.hinted(plan)
-                found = manifest.content["result"] or _search(plan, resources, session, manifest, listen(plan))
+                journal, listener = Journal(plan.folder / JOURNAL), listen(plan)
+                listener.search_opened(plan)
+                log_to(plan.folder / LOG)
+                found = whole_again(plan, journal, manifest, listener)
+                if found is None:
+                    found = _search(plan, resources, session, manifest, journal, listener)
                 if found["winner"]:
                     winners = {plan.task: found["winner"]["config"], **winners}
                 yield found
@@ -104,26 +109,23 @@ def _nearest(winners: Mapping[Task, Mapping[str, Any]], plan: Plan) -> dict[str,
 
 
 def _search(
-    plan: Plan, resources: Resources, session: Session, manifest: Manifest, listener: Listener
+    plan: Plan, resources: Resources, session: Session, manifest: Manifest, journal: Journal, listener: Listener
 ) -> dict[str, Any]:
     began = time.perf_counter()
-    listener.search_opened(plan)
-    log_to(plan.folder / LOG)
-    journal = Journal(plan.folder / JOURNAL)
     session.lost = listener.ray_lost
     with _interruptible() as asked:
         # A new tracking store takes seconds to lay out, and so does Ray to start: both at once. As a daemon, so that
         # Ctrl-C need not wait for it.
-        store = threading.Thread(target=tracking.lay_out, args=(plan.out,), daemon=True)
+        tracked = Tracked(plan, journal, manifest, listener)
+        store = threading.Thread(target=tracked.lay_out, daemon=True)
         store.start()
         room = session.start()
         store.join()
-        tracker = Tracker(plan.out, plan.task.name)
-        with _closing(plan, tracker, journal, listener):
-            open_parent(tracker, plan, journal, manifest)
+        with _closing(plan, tracked, journal, listener):
+            tracked.open()
             budget = Budget(plan, resources, journal, manifest, room.gpus_per_trial)
             manifest.set("stacked", max(room.stacked, manifest.content["stacked"]))
-            conductor = Conductor(plan, journal, manifest, tracker, listener, budget, asked.is_set)
+            conductor = Conductor(plan, journal, manifest, tracked, listener, budget, asked.is_set)
             listener.search_started(plan, room.trials, journal.records, budget)
             with workers(visible_images(plan), plan.trials, room) as made:
                 conductor.place = made.place
@@ -131,7 +133,7 @@ def _search(
             if asked.is_set() or not conductor.finished:
                 raise Interrupted("Ray Tune was told to stop")
             journal.write_tables(plan.folder)
-            return _gather(conductor, plan, journal, manifest, tracker, time.perf_counter() - began)
+            return _gather(plan, journal, manifest, tracked, time.perf_counter() - began)
 
 
 def visible_images(plan: Plan) -> dict[str, Images]:
@@ -144,48 +146,22 @@ def visible_images(plan: Plan) -> dict[str, Images]:
     }
 
 
-def open_parent(tracker: Tracker, plan: Plan, journal: Journal, manifest: Manifest) -> None:
-    """Open the parent run, and complete what a crash left of its children."""
-    params = {
-        "task": plan.task.name,
-        "space": plan.space.name,
-        "trials": plan.trials,
-        "seed": plan.seed,
-        **{f"fixed.{key}": value for key, value in plan.space.fixed},
-    }
-    tags = {
-        "group": plan.task.group,
-        "data_hash": manifest.content["data_hash"],
-        "search_id": manifest.content["search_id"],
-    }
-    manifest.set("parent_run", tracker.start(plan.name, params, tags, manifest.content["parent_run"]))
-    for record in journal.records:
-        tracker.log_trial(record)
-
-
 @contextmanager
-def _closing(plan: Plan, tracker: Tracker, journal: Journal, listener: Listener) -> Iterator[None]:
+def _closing(plan: Plan, tracked: Tracked, journal: Journal, listener: Listener) -> Iterator[None]:
     """No parent run stays open when the search is cut off or fails, and the tables are those of the journal."""
     try:
         yield
     except (KeyboardInterrupt, Interrupted):
         listener.interrupted()
         journal.write_tables(plan.folder)
-        with suppress(Exception):  # the store may be out of reach; a resume sees to it
-            tracker.finish("KILLED", {}, {"status": "interrupted"})
+        tracked.cut_off("KILLED", {"status": "interrupted"})
         raise Interrupted(f"search '{plan.name}' was interrupted; what was finished is kept") from None
     except Exception as failure:
-        with suppress(Exception):  # the tracking may be what failed
-            tracker.finish("FAILED", {}, {"status": "failed", "reason": str(failure)[:MOST_TEXT]})
+        tracked.cut_off("FAILED", {"status": "failed", "reason": str(failure)[:MOST_TEXT]})
         if _disk_is_full(failure):
             raise DiskFull(
                 f"the disk that holds {plan.folder} is full; make room and give the same command again: "
                 "what was finished is kept"
-            ) from failure
-        if tracking.is_tracking(failure):
-            raise TrackingFailed(
-                f"tracking at {tracker.uri} failed ({failure}); what was finished is kept in {plan.folder}: give the "
-                "same command again once it can be reached"
             ) from failure
         raise
 
@@ -254,24 +230,11 @@ def _interruptible() -> Iterator[threading.Event]:
             signal.signal(number, handler)
 
 
-def _gather(
-    conductor: Conductor, plan: Plan, journal: Journal, manifest: Manifest, tracker: Tracker, seconds: float
-) -> dict[str, Any]:
+def _gather(plan: Plan, journal: Journal, manifest: Manifest, tracked: Tracked, seconds: float) -> dict[str, Any]:
     exported = finish.export_winner(plan, journal, manifest)
-    conductor.track_the_rest()
-    result = finish.result(plan, journal, manifest, tracker.uri, seconds)
-    if exported:
-        tracker.log_folder(plan.folder / finish.BEST, finish.BEST)
-    tracker.finish(
-        "FINISHED" if exported else "FAILED",
-        finish.tracked_metrics(result),
-        {
-            "status": "finished" if exported else "failed",
-            "verdict": result["verdict"],
-            "confirmed": str(bool(plan.folds)).lower(),
-            "test_openings": str(result["test_openings"]),
-        },
-    )
+    known = manifest.content["result"]  # of a finished search that had lost its student
+    found = known or finish.kept(finish.result(plan, journal, manifest, tracked.uri, seconds))
+    tracked.finish(found, exported)
     if exported:  # what failed is tried again when the same command is given again
-        manifest.set("result", result)
-    return result
+        manifest.set("result", found)
+    return finish.placed(found, plan, tracked.uri)

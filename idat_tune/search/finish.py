@@ -24,8 +24,7 @@ def result(plan: Plan, journal: Journal, manifest: Manifest, tracking_uri: str, 
     """
     explored = journal.of(EXPLORE)
     found = Findings(plan, journal, manifest.winner(journal), manifest.content["stacked"] == 1)
-    return {
-        "name": plan.name,
+    outcome = {
         "task": plan.task.name,
         "trials": {status: sum(r.status == status for r in explored) for status in (COMPLETE, STOPPED, FAILED)},
         "ended_by": manifest.content["ended_by"],
@@ -34,12 +33,10 @@ def result(plan: Plan, journal: Journal, manifest: Manifest, tracking_uri: str, 
         "comparisons": [comparison.as_dict() for comparison in found.comparisons()],
         "teacher_cost": found.teacher_cost(),
         "verdict": found.verdict(),
-        "out": str(plan.folder),
-        "best": str(plan.folder / BEST),
-        "tracking_uri": tracking_uri,
         "test_openings": len(manifest.test_openings),
         "seconds": seconds,
     }
+    return placed(outcome, plan, tracking_uri)
 
 
 def summary(found: Findings, record: TrialRecord) -> dict[str, Any]:
@@ -84,10 +81,9 @@ def export_winner(plan: Plan, journal: Journal, manifest: Manifest) -> bool:
     tested = journal.tested()
     winner = manifest.winner(journal)
     found = Findings(plan, journal, winner)
-    finals = [] if winner is None else [record for record in found.finals(winner) if record.id in tested]
-    if winner is None or not finals:
+    record = found.exported()
+    if winner is None or record is None:
         return False
-    record = finals[0]
     over_seeds = mean_and_spread(list(found.tests(winner).values()))
     confirmed = found.confirmed(winner)
     metrics = {
@@ -100,10 +96,26 @@ def export_winner(plan: Plan, journal: Journal, manifest: Manifest) -> bool:
         "trainable_params": record.trainable_params,
         "search": plan.name,
         "trial": winner.id,
+        # Its figures are those of the first time, by the same config and seed.
+        **({"trained_again": True} if record.id in manifest.content["trained_again"] else {}),
     }
     state = load_file(trained_file(plan, record.id))
     export.save(plan.folder / BEST, RunConfig.from_flat(record.config), state, metrics, manifest.content["weights"])
     return True
+
+
+PLACES = ("name", "out", "best", "tracking_uri")  # of a result: all that changes when its folder is moved
+
+
+def kept(result: Mapping[str, Any]) -> dict[str, Any]:
+    """A result as the manifest keeps it, which holds wherever its folder is."""
+    return {key: value for key, value in result.items() if key not in PLACES}
+
+
+def placed(result: Mapping[str, Any], plan: Plan, tracking_uri: str) -> dict[str, Any]:
+    """A kept result with its name and paths as they are now."""
+    places = (plan.name, str(plan.folder), str(plan.folder / BEST), tracking_uri)
+    return {**result, **dict(zip(PLACES, places, strict=True))}
 
 
 def overview(results: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

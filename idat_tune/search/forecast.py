@@ -3,7 +3,7 @@
 import random
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from idat_tune.backbones import NO_TEACHER
@@ -232,12 +232,24 @@ def _final_configs(standing: Standing) -> list[RunConfig]:
 
 
 def measured(plan: Plan, records: Sequence[TrialRecord]) -> Pace | None:
-    """The pace that trials have shown; None before the first has."""
+    """The pace that trials have shown; None before the first has.
+
+    What a worker computes once and keeps, as the features under a linear head, is paid by its first trial of that kind;
+    once later ones have shown what a run takes beside its epochs, they alone count.
+    """
     by_key: dict[Key, list[Speed]] = {}
+    later: dict[Key, list[float]] = {}
     shown = [record for record in records if record.stage in (EXPLORE, CONFIRM) and record.epochs]
+    kept = set()  # what workers have, by worker, backbones and kind
     for record in shown:
         speed = Speed.shown(record.epochs, plan.task.train, plan.task.val, record.set_up_seconds)
-        by_key.setdefault(cost_key(record.config), []).append(speed)
+        key = cost_key(record.config)
+        by_key.setdefault(key, []).append(speed)
+        once = (record.worker, *key[:3])
+        if once in kept:
+            later.setdefault(key, []).append(speed.beside)
+        kept.add(once)
     known = {key: Speed.mean(speeds) for key, speeds in by_key.items()}
+    known |= {key: replace(known[key], beside=statistics.fmean(beside)) for key, beside in later.items()}
     proposed = [cost_key(record.config) for record in shown if not record.arms and record.stage == EXPLORE]
     return Pace(known, proposed or sample_of(plan)) if known else None

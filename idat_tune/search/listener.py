@@ -44,8 +44,11 @@ class Listener:
     def test_opened(self, students: int, opening: int) -> None:
         """The test split is opened for all students of the final run; `opening` counts from 1."""
 
-    def tracking_failed(self, reason: str) -> None:
-        """The tracking store takes nothing more; the search goes on, and tries again at its end."""
+    def tracking_failed(self, sentence: str) -> None:
+        """The tracking store takes nothing; the search goes on. The sentence says why, and what comes of it."""
+
+    def made_again(self, what: str) -> None:
+        """Something of a finished search was lost, and is made again from what is left."""
 
     def ray_lost(self, process: str) -> None:
         """A process of Ray's died; Ray is about to end this process. What was finished is kept."""

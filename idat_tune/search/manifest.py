@@ -13,12 +13,16 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel, ConfigDict, PositiveInt, ValidationError
+
 from idat_tune.errors import BadInput
 from idat_tune.journal import COMPLETE, TEST, Journal, TrialRecord
 from idat_tune.search.confirm import contender
 from idat_tune.search.plan import Plan, test_id
 
 NAME = "manifest.json"  # in the search folder
+JOURNAL = "journal.jsonl"  # likewise
+FORMAT = 1  # of the file; one with a higher number was written by a version that knows more
 PACKAGES = ("idat-tune", "torch", "timm", "ray", "optuna", "mlflow")
 
 
@@ -29,6 +33,7 @@ class Manifest:
         """Begin it or go on with it; `weights` are those of the backbones, as `weights.Identity.as_dict` has them."""
         self.path = plan.folder / NAME
         fresh = {
+            "format": FORMAT,
             **plan.identity(),
             "name": plan.name,
             "data_hash": data_hash,
@@ -47,11 +52,12 @@ class Manifest:
             "reopen": False,
             "hints": plan.hints,
             "result": None,
+            "trained_again": [],  # final runs whose tensors were lost after their test
         }
         self.content: dict[str, Any] = fresh | (_read(self.path) if self.path.exists() else {})
         self._check(plan, fresh)
         self._go_on(plan)
-        self.content |= {"sampler": plan.sampler, "stopping": plan.stopping}
+        self.content |= {"name": plan.name, "sampler": plan.sampler, "stopping": plan.stopping}
         self.save()
 
     def _check(self, plan: Plan, fresh: dict[str, Any]) -> None:
@@ -139,6 +145,11 @@ def check_resumable(plan: Plan) -> None:
     path = plan.folder / NAME
     if path.exists():
         check_same(plan, _read(path), plan.identity())
+    elif (journal := plan.folder / JOURNAL).exists() and journal.stat().st_size:
+        raise BadInput(
+            f"{path} is gone, which says what search '{plan.name}' is and whether its test was opened; "
+            "put it back, or give this search another --name"
+        )
 
 
 def begun(plan: Plan) -> dict[str, Any]:
@@ -165,20 +176,91 @@ def check_same(plan: Plan, content: Mapping[str, Any], wanted: Mapping[str, Any]
             )
 
 
+class _Spent(BaseModel):
+    seconds: float
+    gpu_seconds: float
+
+
+class _Opening(BaseModel):
+    winner: str
+
+
+class _Result(BaseModel):
+    winner: dict[str, Any]
+    arms: dict[str, Any]
+    verdict: str
+    test_openings: int
+
+
+class _Entries(BaseModel):
+    """What stands in a manifest, as far as code relies on it; identity is compared, not checked."""
+
+    model_config = ConfigDict(strict=True)
+
+    format: int = FORMAT
+    data_hash: str = ""
+    search_id: str = ""
+    parent_run: str = ""
+    explored: bool = False
+    reopen: bool = False
+    spent: _Spent = _Spent(seconds=0.0, gpu_seconds=0.0)
+    ended_by: str | None = None
+    stacked: PositiveInt = 1
+    trials: PositiveInt = 1
+    seeds: PositiveInt = 1
+    winner: str | None = None
+    test_openings: list[_Opening] = []
+    trained_again: list[str] = []
+    hints: list[tuple[str, list[tuple[str, Any]]]] = []
+    result: _Result | None = None
+
+
 def _read(path: Path) -> dict[str, Any]:
+    """What a manifest holds.
+
+    Raises:
+        BadInput: it is damaged, or of a newer version.
+    """
     try:
-        content: dict[str, Any] = json.loads(path.read_text())
-    except ValueError as failure:
-        raise BadInput(f"{path} is damaged ({failure}); give this search another --name") from None
+        text = path.read_text(encoding="utf-8")
+        content: Any = json.loads(text)
+        if isinstance(content, dict) and _is_newer(content):
+            raise BadInput(
+                f"{path} was written by a newer idat-tune (format {content['format']}, this one knows {FORMAT}); "
+                "update idat-tune, or give this search another --name"
+            )
+        _Entries.model_validate_json(text)
+    except ValidationError as failure:
+        wrong = failure.errors()[0]
+        where = ".".join(map(str, wrong["loc"])) or "the whole of it"
+        raise _damaged(path, f"{where}: {wrong['msg']}, not {_short(json.dumps(wrong['input']))}") from None
+    except (ValueError, RecursionError) as failure:
+        raise _damaged(path, str(failure)) from None
+    except OSError as failure:
+        raise BadInput(f"{path} cannot be read: {failure.strerror}; give this search another --name") from None
+    assert isinstance(content, dict)
     return content
+
+
+def _is_newer(content: Mapping[str, Any]) -> bool:
+    return isinstance(content.get("format"), int) and content["format"] > FORMAT
+
+
+def _damaged(path: Path, how: str) -> BadInput:
+    return BadInput(f"{path} is damaged ({how}); put that right, or give this search another --name")
 
 
 def check_writable(out: Path) -> None:
     """Refuse an --out in which no folder can be made; makes none itself.
 
     Raises:
-        BadInput: it, or the nearest folder above it that exists, cannot be written.
+        BadInput: it, or the nearest folder above it that exists, cannot be written, or its name is not UTF-8.
     """
+    try:
+        str(out).encode()
+    except UnicodeEncodeError:
+        shown = os.fsencode(out).decode(errors="replace")
+        raise BadInput(f"--out {shown} is not UTF-8, which the tracking store needs; choose another folder") from None
     nearest = next(folder for folder in (out, *out.parents) if folder.exists())
     if not nearest.is_dir() or not os.access(nearest, os.W_OK):
         raise BadInput(f"--out {out} cannot be written: {nearest} is no folder that takes files; choose another")

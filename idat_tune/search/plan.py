@@ -23,7 +23,26 @@ SAMPLERS = TPE, RANDOM, GRID, GP = ("tpe", "random", "grid", "gp")
 RULES = HALVING, MEDIAN, NONE = ("halving", "median", "none")  # which end proposed trials early
 
 MOST_STACKED = 16
+LONGEST_NAME = 150  # bytes; several tasks at once add theirs
 SAMPLE = 24  # configs that stand for a space
+
+
+def check_name(name: str) -> None:
+    """Refuse a name of a search that cannot be that of its folder under --out, or is that of something else there.
+
+    Raises:
+        BadInput: says what is wrong with it.
+    """
+    wrong = ""
+    if not re.fullmatch(r"\w([\w.-]*\w)?", name):
+        wrong = "it names a folder, of letters, digits, '-', '_' and '.', with a letter or digit at both ends"
+    elif len(name.encode()) > LONGEST_NAME:
+        wrong = f"it names a folder and has {len(name.encode())} bytes; {LONGEST_NAME} is the most"
+    elif re.match(r"(artifacts$|mlflow\.db|.*\.parquet$)", name, re.IGNORECASE):
+        wrong = "a file or folder of that name belongs to all searches under --out"
+    if wrong:
+        shown = name if len(name) <= 40 else f"{name[:37]}..."
+        raise BadInput(f"--name cannot be '{shown}': {wrong}; give another")
 
 
 @dataclass(frozen=True)
@@ -119,8 +138,7 @@ class Plan:
                 raise BadInput(f"{what} cannot be {value}: a search needs at least 1")
         if folds < 0 or folds == 1:
             raise BadInput(f"--folds cannot be {folds}: noise shows from 2 on; --no-confirm leaves the stage out")
-        if not re.fullmatch(r"[\w.-]*\w", name) or name.startswith("."):
-            raise BadInput(f"--name cannot be '{name}': it names a folder, of letters, digits, '-', '_' and '.'")
+        check_name(name)
         largest = 2**31 - 1 - max(folds, final_seeds)  # seeds count on from it
         if not 0 <= seed <= largest:
             raise BadInput(f"--seed cannot be {seed}: it goes from 0 to {largest}")

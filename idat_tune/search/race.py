@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 LEVEL = 0.95  # of all intervals
 FEWEST = 2  # splits before a contender can be out: of one difference the noise is not known
+ENOUGH = 2  # degrees of freedom of an interval: with one its ends are 12.7 standard errors away
 PRIOR = 4  # degrees of freedom that the other contenders' noise is worth in the estimate of a pair's own
 
 
@@ -29,8 +30,8 @@ class Difference:
 
     @property
     def half_width(self) -> float:
-        """Half the 95 % interval, by Student's t; infinite where the noise is not known."""
-        return _student(0.5 + LEVEL / 2, self.degrees) * self.standard_error if self.degrees else math.inf
+        """Half the 95 % interval, by Student's t; infinite where too little is known of the noise for one."""
+        return _student(0.5 + LEVEL / 2, self.degrees) * self.standard_error if self.degrees >= ENOUGH else math.inf
 
     @property
     def interval(self) -> tuple[float, float]:
@@ -215,5 +216,5 @@ class Race:
         variance, worth = self._prior(others)
         degrees = len(own) - 1 + worth
         squares = _squares(own) + worth * variance
-        error = math.sqrt((1 / len(own) + self.shared) * squares / degrees) if degrees else math.inf
-        return statistics.fmean(own), error
+        found = max(squares / degrees, self.val_images**-2) if degrees else math.inf
+        return statistics.fmean(own), math.sqrt((1 / len(own) + self.shared) * found)

@@ -2,7 +2,7 @@
 
 import statistics
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -20,12 +20,18 @@ from idat_tune.search.plan import Plan, Resources
 
 PROBES = 6  # configs that are measured at most
 CONTEXT_GB = 0.6  # of GPU memory that a process takes beside PyTorch's
+TELL_EVERY = 10.0  # seconds
 END_SECONDS = 2.0  # for the export and for ending Ray
 
 Costs = Mapping[RunConfig, Mapping[str, Any]]  # what `cost.describe` says
 
 
-def estimates(plans: Sequence[Plan], resources: Resources, price_per_hour: float | None) -> Iterator[dict[str, Any]]:
+Tell = Callable[[str], None]
+
+
+def estimates(
+    plans: Sequence[Plan], resources: Resources, price_per_hour: float | None, tell: Tell
+) -> Iterator[dict[str, Any]]:
     """See `search.estimate`; several searches share one start, which the first one pays."""
     if resources.stacked > 1:
         raise BadInput("--dry-run foresees trials that train by themselves, not --stacked; leave one of the two away")
@@ -34,13 +40,16 @@ def estimates(plans: Sequence[Plan], resources: Resources, price_per_hour: float
     try:
         for plan in plans:
             check_models(plan)  # as a search does
+        tell("starting Ray")
         room = _start(plans[0], session)
         workers, gpus = room.trials, room.gpus
         for number, plan in enumerate(plans):
+            say = _about(plan, tell)
+            say(f"starting {workers} worker{'s' * (workers > 1)}")
             probers, found = _probers(plan, workers, gpus)
             start = time.perf_counter() - began if number == 0 else 0.0
             costs = _costs([*plan.arms().values(), *plan.sample()])
-            probed = _probe(_chosen(plan, costs), probers)
+            probed = _probe(_chosen(plan, costs), probers, say)
             for prober in probers:
                 ray.kill(prober)
             pace = Pace(_speeds(probed, costs), sample_of(plan))
@@ -63,6 +72,11 @@ def estimates(plans: Sequence[Plan], resources: Resources, price_per_hour: float
             }
     finally:
         session.close()
+
+
+def _about(plan: Plan, tell: Tell) -> Tell:
+    """Tell with the task's name before it."""
+    return lambda words: tell(f"{plan.task.name}: {words}")
 
 
 def _start(plan: Plan, session: Session) -> Room:
@@ -101,15 +115,21 @@ def _chosen(plan: Plan, costs: Costs) -> list[RunConfig]:
     return list(dict.fromkeys([ranked[0], ranked[-1], *costs]))[:PROBES]
 
 
-def _probe(configs: Sequence[RunConfig], probers: Sequence[Any]) -> dict[RunConfig, Probed]:
+def _probe(configs: Sequence[RunConfig], probers: Sequence[Any], tell: Tell) -> dict[RunConfig, Probed]:
     """Measure the configs on all workers at once, each in another order: they slow each other down as trials do."""
     starts = [number % len(configs) for number in range(len(probers))]
     turns = [[*configs[start:], *configs[:start]] for start in starts]
-    asked = [prober.probe.remote(turn) for prober, turn in zip(probers, turns, strict=True)]
+    asked = {
+        prober.probe.remote([config]): config for prober, turn in zip(probers, turns, strict=True) for config in turn
+    }
+    waiting, every = list(asked), len(asked)
+    tell(f"measuring steps of {len(configs)} configs, from the cheapest to the dearest, on each worker")
+    while waiting:
+        _, waiting = ray.wait(waiting, num_returns=len(waiting), timeout=TELL_EVERY)
+        tell(f"{every - len(waiting)} of {every} measured")
     found: dict[RunConfig, list[Probed]] = {config: [] for config in configs}
-    for turn, answer in zip(turns, ray.get(asked), strict=True):
-        for config, probed in zip(turn, answer, strict=True):
-            found[config].append(probed)
+    for config, answer in zip(asked.values(), ray.get(list(asked)), strict=True):
+        found[config] += answer
     return {config: _mean(values) for config, values in found.items()}
 
 

@@ -43,7 +43,7 @@ class Comparison:
         unit = "split" if self.split == CONFIRM else "seed"
         pairs = f"{found.pairs} {unit}{'s' * (found.pairs != 1)}"
         if math.isinf(found.half_width):
-            return f"{100 * found.mean:+.2f} points ({pairs}, so its error is not known)"
+            return f"{100 * found.mean:+.2f} points ({pairs}: too few {unit}s for an interval)"
         low, high = (100 * bound for bound in found.interval)
         reliable = "" if found.reliable else "; within the noise"
         return f"{100 * found.mean:+.2f} points (95 % interval {low:+.2f} to {high:+.2f}, {pairs}{reliable})"
@@ -96,6 +96,12 @@ class Findings:
         same = [final for final in self.journal.of(FINAL) if {**final.config, "seed": None} == wanted]
         return sorted(same, key=lambda final: final.config["seed"])
 
+    def exported(self) -> TrialRecord | None:
+        """The final run whose student is handed over: of those of the winner that were tested, the first seed's."""
+        tested = self.journal.tested()
+        finals = self.finals(self.winner) if self.winner else []
+        return next((record for record in finals if record.id in tested), None)
+
     def comparisons(self) -> list[Comparison]:
         """Every comparison that answers a question, as far as it was measured."""
         pairs = [(WINNER, DEFAULT), (WINNER, WINNER_ALONE), (DEFAULT, ALONE), (DEFAULT, NO_DISTILL)]
@@ -110,7 +116,8 @@ class Findings:
         if split == CONFIRM:
             difference = self.confirmation.race.difference(us.id, self.confirmation.runs_of(them.id))
         else:
-            difference = paired(self.tests(us), self.tests(them))
+            # Accuracies move in steps of an image, so seeds that agree by chance leave an error of one.
+            difference = paired(self.tests(us), self.tests(them), least=self.plan.task.test**-2)
         named = "confirm" if split == CONFIRM else "test"
         return Comparison(ours, theirs, named, difference) if difference else None
 

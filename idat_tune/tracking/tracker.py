@@ -1,81 +1,50 @@
-"""The only door to MLflow: a parent run per search, a child run per trial, artifacts."""
+"""The MLflow runs of one search: a parent, a child per trial, artifacts."""
 
-import contextlib
-import os
 import shutil
-import sys
+import sqlite3
 import tempfile
 import time
 from collections.abc import Mapping
+from contextlib import closing, suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from idat_tune.journal import COMPLETE, FAILED, STOPPED, TEST, TrialRecord
+from idat_tune.tracking.store import embedded, lay_out, reach, store, uri
 
 PARENT = "mlflow.parentRunId"
+ARTIFACTS = "artifacts"  # of the embedded store, beside it
 ENDS = {COMPLETE: "FINISHED", STOPPED: "KILLED", FAILED: "FAILED"}  # MLflow has no status of its own for stopped
 
 
-def uri(out: Path) -> str:
-    """Where runs are tracked: MLFLOW_TRACKING_URI, or an SQLite store under `out`.
-
-    Absolute, because Ray changes the working directory of its workers.
-    """
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{store(out)}"
-
-
-def store(out: Path) -> Path:
-    """The file of the embedded SQLite store."""
-    return out.absolute() / "mlflow.db"
-
-
-def server_command(out: Path, host: str, port: int) -> list[str]:
-    """The arguments that start MLflow's UI on what `out` holds."""
-    # Through this very Python, whose folder need not be on the path.
-    mlflow = [sys.executable, "-m", "mlflow"]
-    return [*mlflow, "server", "--backend-store-uri", uri(out), "--host", host, "--port", str(port)]
-
-
-def is_tracking(failure: Exception) -> bool:
-    """Whether an exception is MLflow's."""
-    from mlflow.exceptions import MlflowException
-
-    return isinstance(failure, MlflowException)
-
-
-def lay_out(out: Path) -> None:
-    """Make the embedded store, if that is where runs are tracked and it is not there yet; takes seconds.
-
-    Made beside and moved into its place when whole: MLflow refuses one that a crash left half made, and two searches
-    that start at once do not disturb each other.
-    """
-    final = store(out)
-    if uri(out) != f"sqlite:///{final}" or final.exists():
-        return
-    import mlflow
-
-    out.mkdir(parents=True, exist_ok=True)
-    for left in out.glob(f".{final.name}.*"):
-        if not Path(f"/proc/{left.suffix[1:]}").exists():  # of a process that is no more
-            left.unlink(missing_ok=True)
-    partial = out.absolute() / f".{final.name}.{os.getpid()}"
-    partial.unlink(missing_ok=True)
-    mlflow.MlflowClient(tracking_uri=f"sqlite:///{partial}").search_experiments(max_results=1)
-    with contextlib.suppress(FileExistsError):  # another search was faster
-        os.link(partial, final)
-    partial.unlink()
-
-
 def rehearse(out: Path, task: str) -> None:
-    """Take the time that opening the embedded store takes, on a copy; a server elsewhere is left alone."""
-    if uri(out) != f"sqlite:///{store(out)}":
+    """Take the time that opening the embedded store takes, on a copy; a server elsewhere is left alone.
+
+    What fails would stop no search either.
+    """
+    if not embedded(out):
         return
-    with tempfile.TemporaryDirectory() as folder:
+    with suppress(Exception), tempfile.TemporaryDirectory() as folder:
         if store(out).exists():
             shutil.copy(store(out), store(Path(folder)))
         lay_out(Path(folder))
         Tracker(Path(folder), task)
+
+
+MOVED = (
+    "UPDATE experiments SET artifact_location = :new || substr(artifact_location, :length + 1) "
+    "WHERE substr(artifact_location || '/', 1, :length + 1) = :old || '/'",
+    "UPDATE runs SET artifact_uri = :new || substr(artifact_uri, :length + 1) "
+    "WHERE substr(artifact_uri || '/', 1, :length + 1) = :old || '/'",
+)
+
+
+def _artifacts_moved(database: Path, old: str, new: str) -> None:
+    """Let the artifacts of a store be found where they are now: MLflow keeps their absolute place for good."""
+    with closing(sqlite3.connect(database)) as connection, connection:
+        for statement in MOVED:
+            connection.execute(statement, {"old": old, "new": new, "length": len(old)})
 
 
 class Tracker:
@@ -85,6 +54,7 @@ class Tracker:
         import mlflow
 
         self.uri = uri(out)
+        reach(self.uri)
         self.client = mlflow.MlflowClient(tracking_uri=self.uri)
         self.out = out
         self.task = task
@@ -93,19 +63,24 @@ class Tracker:
 
     @cached_property
     def experiment(self) -> str:
-        """The id of the task's experiment, which is made if it is not there."""
+        """The id of the task's experiment, which is made if it is not there, and brought back if it was deleted."""
         from mlflow.exceptions import MlflowException
 
         name = f"idat-tune/{self.task}"
+        location = (self.out.absolute() / ARTIFACTS).as_uri() if embedded(self.out) else None
         known = self.client.get_experiment_by_name(name)
-        if known is not None:
-            return str(known.experiment_id)
-        local = self.uri.startswith("sqlite:")
-        location = (self.out.absolute() / "artifacts").as_uri() if local else None
-        try:
-            return str(self.client.create_experiment(name, artifact_location=location))
-        except MlflowException:  # another search made it in the meantime, or the store fails for good
-            return str(self.client.get_experiment_by_name(name).experiment_id)
+        if known is None:
+            try:
+                return str(self.client.create_experiment(name, artifact_location=location))
+            except MlflowException:  # another search made it in the meantime, or the store fails for good
+                known = self.client.get_experiment_by_name(name)
+                if known is None:
+                    raise
+        if known.lifecycle_stage != "active":
+            self.client.restore_experiment(known.experiment_id)
+        if location and known.artifact_location != location and known.artifact_location.startswith("file:"):
+            _artifacts_moved(store(self.out), known.artifact_location, location)
+        return str(known.experiment_id)
 
     def start(self, search: str, params: Mapping[str, Any], tags: Mapping[str, str], parent: str = "") -> str:
         """Open the parent run of a search, or open it again; its id.
@@ -116,7 +91,7 @@ class Tracker:
             tags: likewise; `search_id` tells searches apart and finds a run that a crash left behind unknown.
             parent: the run's id, if it is known.
         """
-        parent = parent if parent and self._exists(parent) else self._known_parent(tags["search_id"])
+        parent = parent if parent and self._is_there(parent) else self._known_parent(tags["search_id"])
         if parent:
             self.client.update_run(parent, status="RUNNING")
             self.parent = parent
@@ -127,13 +102,35 @@ class Tracker:
         self._log_params(self.parent, params)
         return self.parent
 
-    def _exists(self, run: str) -> bool:
+    def _is_there(self, run: str) -> bool:
+        """Whether a run is there; one that was deleted is brought back, and its experiment with it."""
         from mlflow.exceptions import MlflowException
 
         try:
-            return bool(self.client.get_run(run).info.lifecycle_stage == "active")
-        except MlflowException:
+            found = self.client.get_run(run).info
+        except MlflowException as failure:
+            if failure.error_code != "RESOURCE_DOES_NOT_EXIST":  # it is not known whether it is there
+                raise
             return False
+        if found.experiment_id != self.experiment:
+            return False
+        if found.lifecycle_stage != "active":
+            self.client.restore_run(run)
+        return True
+
+    def closed(self, parent: str) -> bool:
+        """Whether a parent run is there and was ended with its result, so that nothing of its search is missing."""
+        from mlflow.exceptions import MlflowException
+
+        if not parent:
+            return False
+        try:
+            found = self.client.get_run(parent).info
+        except MlflowException as failure:
+            if failure.error_code != "RESOURCE_DOES_NOT_EXIST":
+                raise
+            return False
+        return bool(found.lifecycle_stage == "active" and found.status == "FINISHED")
 
     def _known_parent(self, search_id: str) -> str:
         found = self.client.search_runs([self.experiment], f"tags.search_id = '{search_id}'", max_results=1)
