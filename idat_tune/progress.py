@@ -4,7 +4,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TextIO
 
@@ -74,6 +74,10 @@ class Progress(Listener):
             self.live.start()
             self._draw()
 
+    def remarked(self, sentence: str) -> None:
+        """Say it."""
+        self.say(sentence)
+
     def trial_started(self, job: Job) -> None:
         """Show it among the running ones."""
         self.running[job.id] = (job, None)
@@ -131,8 +135,9 @@ class Progress(Listener):
         self.say("stopping")
 
     def say(self, text: str) -> None:
-        """Print a line above the live part."""
-        self.console.print(text, markup=False)
+        """Print a line above the live part; the search outlives its terminal."""
+        with suppress(OSError):
+            self.console.print(text, markup=False)
 
     def close(self) -> None:
         """Give the screen back; what the live part showed last is wiped."""
@@ -156,7 +161,8 @@ class Progress(Listener):
 
     def _draw(self) -> None:
         if self.live and self.live.is_started:
-            self.live.update(self._view())
+            with suppress(OSError):
+                self.live.update(self._view())
 
     def _view(self) -> Group:
         assert self.plan is not None

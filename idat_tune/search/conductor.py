@@ -11,6 +11,7 @@ import ray
 from optuna.trial import TrialState
 from ray.tune.search import Searcher
 
+from idat_tune.interrupts import Interrupts
 from idat_tune.journal import COMPLETE, EXPLORE, FAILED, STOPPED, TEST, Journal, TrialRecord
 from idat_tune.metrics import EpochMetrics, score
 from idat_tune.search.agenda import Agenda, keep_trained, trained_file
@@ -69,7 +70,7 @@ class Conductor(Searcher):
         tracker: Tracker,
         listener: Listener,
         budget: Budget | None = None,
-        asked_to_stop: Callable[[], bool] = lambda: False,
+        interrupts: Interrupts | None = None,
     ):
         super().__init__(metric=METRIC, mode="max")
         self.plan = plan
@@ -77,7 +78,7 @@ class Conductor(Searcher):
         self.manifest = manifest
         self.tracker = tracker
         self.listener = listener
-        self.asked_to_stop = asked_to_stop
+        self.interrupts = interrupts or Interrupts()
         # Where a trial goes, given where others are and whether it must be alone; None if it has to wait.
         self.place: Callable[[Iterable[Place], bool], Place | None] = lambda taken, alone: Place(0, alone)
         self.budget = budget or Budget(plan, Resources(), journal, manifest)
@@ -99,7 +100,7 @@ class Conductor(Searcher):
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         """The next trial, None to be asked again later, or FINISHED."""
-        self._stop_if_asked()
+        self.interrupts.check()
         next_up = self._next()
         if next_up is None:
             self.finished = not self.live
@@ -178,7 +179,7 @@ class Conductor(Searcher):
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """An epoch of a running trial."""
-        self._stop_if_asked()
+        self.interrupts.check()
         live = self.live[trial_id]
         epoch = live.hear(result)
         if epoch is None:
@@ -186,11 +187,6 @@ class Conductor(Searcher):
         self._report(live, epoch.epoch, result["score"])
         self.budget.note(self._exploring())
         self.listener.epoch_done(live.job, epoch)
-
-    def _stop_if_asked(self) -> None:
-        """Interrupt once more where the first interrupt was swallowed."""
-        if self.asked_to_stop():
-            raise KeyboardInterrupt
 
     def _report(self, live: Live, epoch: int, rank: float) -> None:
         if live.proposal is not None and epoch > live.reported:

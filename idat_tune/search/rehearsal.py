@@ -4,6 +4,7 @@ import statistics
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from typing import Any
 
 import ray
@@ -30,8 +31,8 @@ def estimates(plans: Sequence[Plan], resources: Resources, price_per_hour: float
     if resources.stacked > 1:
         raise BadInput("--dry-run foresees trials that train by themselves, not --stacked; leave one of the two away")
     began = time.perf_counter()
-    session = Session(resources)
-    try:
+    with closing(Session(resources)) as session:
+        session.prepare()
         for name in dict.fromkeys(name for plan in plans for name in plan.backbones()):
             model.fetch(name)  # as a search does
         room = _start(plans[0], session)
@@ -61,8 +62,6 @@ def estimates(plans: Sequence[Plan], resources: Resources, price_per_hour: float
                 "memory": _memory(probed, costs, found["gpu_gb"]),
                 "probed": [_row(config, found, costs[config]) for config, found in probed.items()],
             }
-    finally:
-        session.close()
 
 
 def _start(plan: Plan, session: Session) -> Room:
