@@ -16,7 +16,15 @@ from idat_tune.engine import devices
 from idat_tune.errors import BadInput, IdatError
 from idat_tune.interrupts import Interrupts
 from idat_tune.search.address import LOCAL, NONE_NEEDED, unused
-from idat_tune.search.machine import check_processes, gpus_of_each, need_no_home, ray_folder, store
+from idat_tune.search.machine import (
+    check_processes,
+    end,
+    gpus_of_each,
+    need_no_home,
+    processes_of_ray,
+    ray_folder,
+    store,
+)
 from idat_tune.search.plan import Resources
 
 QUIET = {
@@ -149,10 +157,12 @@ class Session:
             import ray
 
             self._ours = False
+            family = {} if self.resources.address else processes_of_ray(ray_folder())
             try:
                 ray.shutdown()
             finally:
                 self.interrupts.renew()
+                end(family)
 
 
 def _is_up() -> bool:

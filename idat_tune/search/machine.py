@@ -3,7 +3,11 @@
 import os
 import secrets
 import shutil
+import signal
 import sys
+import time
+from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +22,7 @@ SOCKET_BELOW = len("/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_s
 SMALLEST_PART = 0.0001  # of a GPU, that Ray counts
 MOST_PER_CORE = 32  # trials at once
 SHARED = Path("/dev/shm")  # noqa: S108
+FAREWELL = 0.5  # seconds that Ray's processes have to end by themselves after its shutdown
 
 
 def gpus_of_each(there: float, resources: Resources) -> float:
@@ -102,3 +107,42 @@ def need_no_home() -> None:
     writable = os.access(home if home.exists() else home.parent, os.W_OK)
     if not (writable or (home / "auth_token").exists()):
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+
+
+def processes_of_ray(folder: Path) -> dict[int, str]:
+    """Those that this process started for the Ray of a folder, and theirs, each with when it began."""
+    told = {}  # of every process: its parent, when it began, what it was started with
+    for entry in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):  # it has just ended
+            parent, began = _fields(int(entry.name))
+            told[int(entry.name)] = parent, began, (entry / "cmdline").read_bytes()
+    ours = os.getpid()
+    found = {pid for pid, (parent, _, words) in told.items() if parent == ours and os.fsencode(folder) in words}
+    while more := {pid for pid, (parent, _, _) in told.items() if parent in found} - found:
+        found |= more
+    return {pid: told[pid][1] for pid in found}
+
+
+def end(processes: Mapping[int, str]) -> None:
+    """End those that do not end by themselves: stopped ones, and Ray's agents, which look only now and then."""
+    deadline = time.monotonic() + FAREWELL
+    while (left := [pid for pid, began in processes.items() if _lives(pid, began)]) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    for pid in left:
+        with suppress(OSError):
+            os.kill(pid, signal.SIGKILL)
+
+
+def _lives(pid: int, began: str) -> bool:
+    """Whether it is still the same, and more than an entry that its parent has not read."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0]
+        return state != "Z" and _fields(pid)[1] == began
+    except OSError:
+        return False
+
+
+def _fields(pid: int) -> tuple[int, str]:
+    """The parent of a process, and when it began."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()
+    return int(fields[1]), fields[19]
