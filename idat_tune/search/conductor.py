@@ -40,10 +40,15 @@ class Live:
     started: float = field(default_factory=time.perf_counter)
     epochs: list[EpochMetrics] = field(default_factory=list)
     last: dict[str, Any] = field(default_factory=dict)  # its newest result
+    silent: float = 0.0  # seconds since then, as far as they were watched
+    waits: list[float] = field(default_factory=list)  # seconds to each result
+    stalled: str | None = None  # why it was taken for hung
 
     def hear(self, result: dict[str, Any]) -> EpochMetrics | None:
         """Take a result in."""
         self.last = result
+        self.waits.append(self.silent)
+        self.silent = 0.0
         if "lr" not in result:  # a failure, or the test, which have no metrics of epochs
             return None
         epoch = EpochMetrics.from_dict(result)
@@ -51,8 +56,9 @@ class Live:
         return epoch
 
     def again(self) -> "Live":
-        """The same trial from its beginning, after its worker died."""
-        return Live(self.job, self.proposal, self.deaths + 1, reported=self.reported)
+        """The same trial from its beginning, after its worker died; once more only if it hung, which takes long."""
+        deaths = RETRIES if self.stalled else self.deaths + 1
+        return Live(self.job, self.proposal, deaths, reported=self.reported, stalled=self.stalled)
 
 
 class Conductor(Searcher):
@@ -218,6 +224,12 @@ class Conductor(Searcher):
         self._track(record)
         self.listener.trial_ended(record)
 
+    def stalled(self, live: Live) -> None:
+        """A running trial made no progress, and its worker is about to be ended."""
+        again = "it is tried again" if live.deaths < RETRIES else "it has failed"
+        live.stalled = f"its worker made no progress for {live.silent:.0f} s"
+        self.listener.remarked(f"{live.job.id}: {live.stalled}, and is ended; {again}")
+
     def _track(self, record: TrialRecord) -> None:
         """Write it to the tracking store; once that fails, no more is tried until the search is through."""
         if self.untracked is None:
@@ -237,7 +249,7 @@ class Conductor(Searcher):
     def _status(self, trial_id: str, live: Live, error: bool) -> tuple[str | None, str | None]:
         status = live.last.get("status")
         if error:
-            return FAILED, f"its worker died, {RETRIES + 1} times over"
+            return FAILED, live.stalled or f"its worker died, {RETRIES + 1} times over"
         if status == FAILED:
             return FAILED, live.last["reason"]
         if status == COMPLETE:

@@ -20,8 +20,9 @@ from idat_tune.search.cluster import Session, log_to, remove_tune_files
 from idat_tune.search.conductor import Conductor
 from idat_tune.search.listener import LOG, Listener
 from idat_tune.search.manifest import Manifest, locked
+from idat_tune.search.patience import Watch, setting
 from idat_tune.search.plan import Plan, Resources
-from idat_tune.search.workers import workers
+from idat_tune.search.workers import Hosts, Workers, workers
 from idat_tune.tasks import Task
 from idat_tune.tracking import Tracker
 
@@ -39,6 +40,7 @@ def drive(plans: Iterable[Plan], resources: Resources, listen: Callable[[Plan], 
     winners: dict[Task, dict[str, Any]] = {}  # newest first
     with closing(Session(resources)) as session:
         with interruptible() as session.interrupts:
+            setting()  # of patience: refused before anything is written
             session.prepare()
         for asked in plans:
             plan = asked.hinted(_nearest(winners, asked))
@@ -88,7 +90,7 @@ def _search(
             listener.search_started(plan, room.trials, journal.records, budget)
             with workers(visible_images(plan), plan.trials, room) as made:
                 conductor.place = made.place
-                _tune(plan, conductor, made.trainable, room.trials)
+                _tune(plan, conductor, made, room.trials)
             if session.interrupts.asked or not conductor.finished:
                 raise KeyboardInterrupt
             journal.write_tables(plan.folder)
@@ -173,9 +175,9 @@ def _disk_is_full(failure: BaseException | None) -> bool:
     return False
 
 
-def _tune(plan: Plan, conductor: Conductor, trainable: Any, at_once: int) -> None:
+def _tune(plan: Plan, conductor: Conductor, made: Workers | Hosts, at_once: int) -> None:
     tuner = tune.Tuner(
-        trainable,
+        made.trainable,
         tune_config=tune.TuneConfig(
             num_samples=MANY,
             search_alg=conductor,
@@ -190,6 +192,7 @@ def _tune(plan: Plan, conductor: Conductor, trainable: Any, at_once: int) -> Non
             name="tune",
             storage_path=str(plan.folder),
             verbose=0,
+            callbacks=[Watch(conductor, made)],
         ),
     )
     try:
