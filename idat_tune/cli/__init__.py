@@ -15,8 +15,10 @@ def main() -> None:
     # Names that this terminal cannot show (of files whose bytes are no text, say) are shown escaped, not refused.
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="backslashreplace")
-    with interruptible():
+    with interruptible() as interrupts:
         code = _flushed(_code())
+        if interrupts.asked:
+            os._exit(code)  # all is closed; what Ray does at the end of a process may wait for its own, which are gone
     sys.exit(code)
 
 

@@ -39,6 +39,7 @@ QUIET = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
 }
 WATCH_EVERY = 0.5  # seconds
+CLOSING = 4.0  # seconds that Ray has to end by itself once a signal has come
 
 
 @dataclass(frozen=True)
@@ -153,16 +154,25 @@ class Session:
 
     def close(self) -> None:
         """End what was started here."""
-        if self._ours:
-            import ray
+        if not self._ours:
+            return
+        self._ours = False
+        family = {} if self.resources.address else processes_of_ray(ray_folder())
+        try:
+            self._shut_down()
+        finally:
+            self.interrupts.renew()
+            end(family)
 
-            self._ours = False
-            family = {} if self.resources.address else processes_of_ray(ray_folder())
-            try:
-                ray.shutdown()
-            finally:
-                self.interrupts.renew()
-                end(family)
+    def _shut_down(self) -> None:
+        import ray
+
+        if not self.interrupts.asked:
+            return ray.shutdown()
+        # Whoever told us to stop may have told Ray's processes too, and without them this waits for half a minute.
+        closing = threading.Thread(target=ray.shutdown, daemon=True)
+        closing.start()
+        return closing.join(CLOSING)
 
 
 def _is_up() -> bool:
