@@ -6,7 +6,9 @@ import sys
 from contextlib import suppress
 
 from idat_tune.errors import IdatError
-from idat_tune.interrupts import interruptible
+from idat_tune.interrupts import Interrupts, interruptible
+
+NOT_BEGUN = "error: interrupted before anything was begun; the same command begins it"
 
 
 def main() -> None:
@@ -16,25 +18,28 @@ def main() -> None:
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="backslashreplace")
     with interruptible() as interrupts:
-        code = _flushed(_code())
+        code = _flushed(_code(interrupts))
         if interrupts.asked:
             os._exit(code)  # all is closed; what Ray does at the end of a process may wait for its own, which are gone
     sys.exit(code)
 
 
-def _code() -> int:
+def _code(interrupts: Interrupts) -> int:
     """The exit code of the command, which has been run."""
     try:
         from idat_tune.cli.commands import app  # here, as a signal may come while it is imported
 
         app()
     except SystemExit as left:
+        if interrupts.asked:  # which typer makes an end without a word of, while it reads the command line
+            _say(NOT_BEGUN)
+            return 130
         return left.code if isinstance(left.code, int) else int(left.code is not None)
     except IdatError as failure:
         _say(f"error: {failure}")
         return failure.exit_code
     except KeyboardInterrupt:
-        _say("error: interrupted before anything was begun; the same command begins it")
+        _say(NOT_BEGUN)
         return 130
     except OSError as failure:
         if failure.filename is None and failure.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG):
