@@ -8,6 +8,8 @@ from contextlib import suppress
 from idat_tune.errors import IdatError
 from idat_tune.interrupts import Interrupts, interruptible
 
+UNUSABLE = (errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.EACCES, errno.ELOOP, errno.EROFS)  # paths of a user
+LONGEST = 120  # characters of a path in a sentence
 NOT_BEGUN = "error: interrupted before anything was begun; the same command begins it"
 
 
@@ -44,8 +46,15 @@ def _code(interrupts: Interrupts) -> int:
     except OSError as failure:
         if failure.filename is None and failure.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG):
             return _unwritten(failure)
-        raise
+        if failure.filename is None or failure.errno not in UNUSABLE:
+            raise
+        _say(f"error: {_short(os.fsdecode(failure.filename))} cannot be used: {failure.strerror}")
+        return 2
     return 0
+
+
+def _short(path: str) -> str:
+    return path if len(path) <= LONGEST else f"{path[:LONGEST]}..."
 
 
 def _open_streams() -> None:
