@@ -11,6 +11,8 @@ from pathlib import Path
 from idat_tune import data, tasks
 from idat_tune.backbones import BACKBONES, EMBEDDED
 from idat_tune.errors import BadInput
+from idat_tune.search import machine
+from idat_tune.search.address import unused
 
 PACKAGES = ("torch", "torchvision", "timm", "ray", "optuna", "mlflow", "pyarrow", "scikit-learn")
 _PAIR = ("vit_base", "vit_small")  # the student of most tasks, and its teacher
@@ -33,6 +35,7 @@ def examine(out: Path) -> Iterator[Finding]:
     yield Finding("Python", True, platform.python_version())
     yield from map(_package, PACKAGES)
     yield _machine()
+    yield _cluster()
     yield _cuda()
     yield _tracking(out)
     yield _embedded()
@@ -69,13 +72,19 @@ def _package(name: str) -> Finding:
 
 
 def _machine() -> Finding:
-    free = shutil.disk_usage("/dev/shm").free / 1e9 if Path("/dev/shm").is_dir() else 0.0  # noqa: S108
-    return Finding(
-        "Ray's store",
-        free > 0.5,
-        f"{os.cpu_count()} cores, {free:.1f} GB of shared memory",
-        "give /dev/shm at least 0.5 GB (in a container: --shm-size=2g)",
-    )
+    free = shutil.disk_usage(machine.SHARED).free / 1e9 if machine.SHARED.is_dir() else 0.0
+    found = f"{os.cpu_count()} cores, {free:.1f} GB of shared memory"
+    try:
+        folder = machine.ray_folder()
+        machine.store(folder)
+    except BadInput as failure:
+        return Finding("Ray's store", False, found, str(failure))
+    return Finding("Ray's store", True, f"{found}, its files in {folder}")
+
+
+def _cluster() -> Finding:
+    """A search starts Ray of its own, whatever this says."""
+    return Finding("Ray clusters", True, unused() or "none that --address auto would use")
 
 
 def _cuda() -> Finding:

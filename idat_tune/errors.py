@@ -16,6 +16,12 @@ class BadInput(IdatError):
     exit_code = 2
 
 
+class Interrupted(IdatError):
+    """Told to stop, by Ctrl-C or a signal; what was finished is kept, and the same call goes on."""
+
+    exit_code = 130
+
+
 class Diverged(IdatError):
     """Training produced a loss that is not finite; trying again cannot help."""
 

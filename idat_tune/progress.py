@@ -4,7 +4,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TextIO
 
@@ -81,6 +81,10 @@ class Progress(Listener):
             self.live.start()
             self._draw()
 
+    def remarked(self, sentence: str) -> None:
+        """Say it."""
+        self.say(sentence)
+
     def trial_started(self, job: Job) -> None:
         """Show it among the running ones."""
         self.running[job.id] = (job, None)
@@ -143,9 +147,10 @@ class Progress(Listener):
         self.say("stopping")
 
     def say(self, text: str) -> None:
-        """Print a line above the live part."""
+        """Print a line above the live part; the search outlives its terminal."""
         self.said = self.clock()
-        self.console.print(text, markup=False)
+        with suppress(OSError):
+            self.console.print(text, markup=False)
 
     def close(self) -> None:
         """Give the screen back; what the live part showed last is wiped."""
@@ -169,7 +174,8 @@ class Progress(Listener):
 
     def _draw(self) -> None:
         if self.live and self.live.is_started:
-            self.live.update(self._view())
+            with suppress(OSError):
+                self.live.update(self._view())
 
     def _standing(self) -> str:
         """How far the search is, in a line."""

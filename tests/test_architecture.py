@@ -12,6 +12,7 @@ PACKAGE = Path(__file__).parent.parent / "idat_tune"
 # In order: a module may import those above it, and of third-party packages only what stands beside it.
 HOUSE = {
     "errors": "",
+    "interrupts": "",
     "class_names": "",
     "tasks": "",
     "backbones": "",

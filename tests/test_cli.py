@@ -97,6 +97,22 @@ def test_help_of_anything_loads_nothing_heavy(name):
     assert not set(done.stderr.split()) & {"torch", "ray", "mlflow", "optuna", "timm", "pyarrow", "numpy"}
 
 
+@pytest.mark.parametrize(
+    ("way", "code", "said"),
+    [
+        ("| true", 0, ""),
+        (">&-", 0, ""),
+        ("<&- >&- 2>&-", 0, ""),
+        (">/dev/full", 1, "error: stdout takes nothing more: No space left on device\n"),
+    ],
+)
+@pytest.mark.parametrize("arguments", ["tasks", "tasks --json", "--help"])
+def test_a_stdout_that_takes_nothing_ends_quietly_or_in_a_sentence(arguments, way, code, said):
+    program = f"{sys.executable} -m idat_tune.cli {arguments} {way}"
+    done = subprocess.run(["bash", "-c", program], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (code, said)
+
+
 def test_a_wrong_option_is_a_usage_error():
     assert command("search", "--tsk", "digits").returncode == 2
     assert command("serach").returncode == 2

@@ -9,7 +9,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from idat_tune import data
-from idat_tune.cli import app
+from idat_tune.cli.commands import app
 from idat_tune.errors import BadInput
 
 

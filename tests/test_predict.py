@@ -13,7 +13,8 @@ from typer.testing import CliRunner
 
 import idat_tune
 from idat_tune import export, predict, run
-from idat_tune.cli import app, main
+from idat_tune.cli import main
+from idat_tune.cli.commands import app
 from idat_tune.errors import BadInput
 
 

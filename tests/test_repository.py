@@ -26,7 +26,7 @@ def options_of(command):
     """The long options that `idat-tune COMMAND` knows, from the program itself."""
     import typer.main
 
-    from idat_tune.cli import app
+    from idat_tune.cli.commands import app
 
     group = typer.main.get_command(app)
     found = group

@@ -186,7 +186,8 @@ CUTS = [  # when the journal holds this, how the search is cut off, how it ends,
     ('"stage": "explore"', subprocess.Popen.kill, -signal.SIGKILL, ""),
     ('"arms": []', kill_raylet, 1, "Ray's raylet process died; what was finished is kept. Go on: "),
     ('"stage": "confirm"', lambda running: running.send_signal(signal.SIGINT), 130, "was interrupted"),
-    ('"stage": "final"', lambda running: running.send_signal(signal.SIGTERM), 130, "Go on: "),
+    # As `timeout`, systemd and a terminal that closes do it: Ray's own processes are told too.
+    ('"stage": "final"', lambda running: os.killpg(running.pid, signal.SIGTERM), 130, "Go on: "),
 ]
 
 
@@ -240,6 +241,26 @@ def test_a_worker_that_is_killed_costs_one_attempt_and_no_result(tmp_path, way):
         assert len({record["worker"] for record in records}) == 2
 
 
+def test_a_worker_that_hangs_costs_one_attempt_and_is_no_more_when_the_search_ends(tmp_path):
+    options = ["search", "--task", "digits", "--trials", "4", "--epochs", "4", "--seeds", "1", "--no-confirm"]
+    running = subprocess.Popen(
+        [sys.executable, "-m", "idat_tune.cli", *options, "--out", str(tmp_path), "--name", "h", "--json"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "IDAT_TUNE_STALLED_AFTER": "20"},
+    )
+    journal = tmp_path / "h" / "journal.jsonl"
+    wait_for(journal, "\n")
+    worker = json.loads(journal.read_text().splitlines()[0])["worker"]
+    os.kill(worker, signal.SIGSTOP)
+    output, errors = running.communicate(timeout=150)
+    assert running.returncode == 0, errors
+    assert "its worker made no progress for 2" in errors
+    assert json.loads(output)["trials"]["failed"] == 0
+    assert not Path(f"/proc/{worker}").exists()
+
+
 def may_mount():
     """Whether this machine lets a user have a small disk of his own."""
     return (
@@ -272,8 +293,10 @@ def test_a_disk_that_runs_full_is_said_in_one_sentence_and_the_search_goes_on_on
 def test_several_tasks_come_back_as_a_list_with_stacked_trials_too(tmp_path):
     options = ["--trials", 4, "--epochs", 2, "--seeds", 2, "--folds", 2, "--top-k", 1, "--stacked", 2]
     tasks_asked = ["--task", "digits", "--task", "sprites_loc"]
-    done = command("search", *tasks_asked, *options, "--out", tmp_path, "--name", "many", "--json")
+    named = {"RAY_ADDRESS": "127.0.0.1:1"}
+    done = command("search", *tasks_asked, *options, "--out", tmp_path, "--name", "many", "--json", **named)
     assert done.returncode == 0, done.stderr
+    assert done.stderr.count("RAY_ADDRESS=127.0.0.1:1 is not used, as the search starts Ray of its own") == 1
     results = json.loads(done.stdout)
     assert [result["task"] for result in results] == ["digits", "sprites_loc"]
     assert (tmp_path / "many.parquet").is_file()
@@ -292,14 +315,35 @@ def test_several_tasks_come_back_as_a_list_with_stacked_trials_too(tmp_path):
         assert len(rounds) < sum(len(record["epochs"]) for record in trained)  # some shared theirs
 
 
-def test_a_search_from_python_is_the_same_search(tmp_path):
-    script = (
-        "from idat_tune.search import search\n"
-        f"found = search('digits', trials=2, fixed={{'epochs': 1}}, seeds=1, out={str(tmp_path)!r}, name='p')\n"
-        "assert found['winner']['test_accuracy']['seeds'] == 1\n"
+def test_a_search_from_python_is_the_same_search_in_any_thread_and_in_a_session_that_is_there(tmp_path):
+    script = f"""
+import threading
+import ray
+from idat_tune.search import Listener, search
+
+class Heard(Listener):
+    def remarked(self, sentence):
+        remarks.append(sentence)
+
+def go():
+    found = search(
+        "digits", trials=2, fixed={{"epochs": 1}}, folds=0, seeds=1, out={str(tmp_path)!r}, name="p", listener=Heard()
     )
+    assert found["winner"]["test_accuracy"]["seeds"] == 1
+    print("searched")
+
+remarks = []
+ray.init(address="local", num_cpus=2, include_dashboard=False)
+thread = threading.Thread(target=go)
+thread.start()
+thread.join()
+assert ray.is_initialized()
+assert [remark for remark in remarks if "is used and stays as it is" in remark] == remarks
+print(len(remarks))
+"""
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["searched", "1"]
     assert (tmp_path / "p" / "best" / "adapter.safetensors").exists()
 
 

@@ -152,7 +152,11 @@ def _dry_run(plans: list[Any], resources: Any, price_per_hour: float | None, as_
     from idat_tune.progress import others_silenced
     from idat_tune.screen import duration, estimate_tables
     from idat_tune.search import LOG, estimate_searches
+    from idat_tune.search.address import unused
 
+    beside = None if resources.address else unused()
+    if beside:
+        typer.echo(beside, err=True)
     typer.echo("measuring a few real steps; nothing is written", err=True)
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as folder, others_silenced(Path(folder) / LOG) as stderr:
@@ -171,8 +175,9 @@ def _dry_run(plans: list[Any], resources: Any, price_per_hour: float | None, as_
 
 def _results(plans: list[Any], resources: Any, quiet: bool, name: str | None) -> Iterator[dict[str, Any]]:
     """The result of each plan, with its progress on the screen meanwhile; `name` is that of all of them together."""
+    from idat_tune.errors import Interrupted
     from idat_tune.progress import Progress
-    from idat_tune.search import Interrupted, run_searches
+    from idat_tune.search import run_searches
 
     shown = []
 

@@ -13,16 +13,25 @@ import typer
 import typer.core
 
 from idat_tune import __version__
-from idat_tune.errors import BadInput
+from idat_tune.errors import BadInput, Interrupted
 
 ORDER = ("search", "train", "predict", "data", "describe", "tasks", "ui", "doctor", "bench")
 
 
+CUT = "interrupted; nothing that was unfinished is kept, and the same command begins it again"
+
+
 class _Ordered(typer.core.TyperGroup):
-    """Lists commands as a user meets them."""
+    """Lists commands as a user meets them, and says so when one is interrupted."""
 
     def list_commands(self, ctx: Any) -> list[str]:
         return sorted(super().list_commands(ctx), key=ORDER.index)
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:  # else typer leaves without a word
+            raise Interrupted(CUT) from None
 
 
 app = typer.Typer(

@@ -33,6 +33,11 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
+def gpus() -> int:
+    """How many GPUs this machine has for trials; nothing is started on them."""
+    return torch.cuda.device_count() if torch.cuda.is_available() else 0
+
+
 def _there(kind: str) -> bool:
     return {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}[kind]
 

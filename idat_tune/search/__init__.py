@@ -1,12 +1,15 @@
 """A search: explore with Optuna under Ray Tune, confirm the best, train the winner on everything, test it once."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from idat_tune import data, portfolio, tasks, tracking
 from idat_tune import space as spaces
-from idat_tune.search.listener import LOG, Interrupted, Listener
+from idat_tune.errors import Interrupted
+from idat_tune.search.address import resolved
+from idat_tune.search.listener import LOG, Listener
 from idat_tune.search.manifest import begun, check_resumable, check_writable
 from idat_tune.search.plan import FOLDS, HALVING, TOP_K, TPE, Plan, Resources
 from idat_tune.space import Space
@@ -72,7 +75,8 @@ def search(
         gpus_per_trial: fraction of a GPU that a trial takes; 1 where there are GPUs, unless given.
         max_concurrent: trials at once; as many as cores or GPUs unless given.
         stacked: an experiment: so many trials at once in every process, where those of one shape train as one.
-        address: of a Ray cluster; one is started on this machine unless given.
+        address: of a Ray cluster (HOST:PORT, or auto); unless given, Ray is started on this machine, or, where this
+            process has a Ray session already, that one is used and left as it is.
         out: folder of all searches and of the tracking store.
         name: of the search and its folder; `<task>-<number>` unless given.
         listener: hears of every trial and epoch.
@@ -82,7 +86,7 @@ def search(
 
     Raises:
         BadInput: before anything was started, whatever is wrong with the request.
-        Interrupted: by Ctrl-C; the same call resumes.
+        Interrupted: by Ctrl-C, SIGTERM or SIGHUP where this is the main thread; the same call resumes.
     """
     plan = plan_search(
         task,
@@ -139,7 +143,8 @@ def estimate_searches(
     tell: Callable[[str], None] = lambda line: None,
 ) -> Iterator[dict[str, Any]]:
     """What `estimate` returns, for each of several searches one after the other; the first one pays the start."""
-    from idat_tune.search.rehearsal import estimates  # as above
+    resources = _reachable(resources)
+    from idat_tune.search.rehearsal import estimates  # as below
 
     yield from estimates(plans, resources, price_per_hour, tell)
 
@@ -213,8 +218,14 @@ def run_searches(
 
     Raises:
         BadInput: a folder is in use, or holds a search that was begun otherwise.
-        Interrupted: by Ctrl-C; the same call resumes.
+        Interrupted: by Ctrl-C, SIGTERM or SIGHUP where this is the main thread; the same call resumes.
     """
+    resources = _reachable(resources)
     from idat_tune.search.driver import drive  # Ray is imported no sooner than a plan stands
 
     yield from drive(plans, resources, listen)
+
+
+def _reachable(resources: Resources) -> Resources:
+    """With the address of a cluster that answers, or none."""
+    return replace(resources, address=resolved(resources.address))

@@ -4,7 +4,7 @@ import logging
 import math
 import os
 import shutil
-import signal
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -12,7 +12,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from idat_tune.engine import devices
 from idat_tune.errors import BadInput, IdatError
+from idat_tune.interrupts import Interrupts
+from idat_tune.search.address import LOCAL, NONE_NEEDED, unused
+from idat_tune.search.machine import (
+    check_processes,
+    end,
+    gpus_of_each,
+    need_no_home,
+    processes_of_ray,
+    ray_folder,
+    store,
+)
 from idat_tune.search.plan import Resources
 
 QUIET = {
@@ -26,8 +38,8 @@ QUIET = {
     "RAY_DEDUP_LOGS": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
 }
-STORE_BYTES = 1_000_000_000  # of the object store on this machine; a task's images at 224 pixels take 150 MB
 WATCH_EVERY = 0.5  # seconds
+CLOSING = 4.0  # seconds that Ray has to end by itself once a signal has come
 
 
 @dataclass(frozen=True)
@@ -50,55 +62,82 @@ class Session:
 
     def __init__(self, resources: Resources):
         self.resources = resources
+        self.interrupts = Interrupts()  # those of whoever uses it
         self.lost: Callable[[str], None] = lambda process: None  # called when a process of Ray's has died
-        self._ours = False  # started here, so ended here
+        self.remark: str | None = None  # what is to be known of the Ray that is used
+        self._ours = False  # started or connected here, so ended here
 
-    def start(self) -> Room:
-        """Connect, or start Ray on this machine.
+    def prepare(self) -> None:
+        """Refuse what cannot work, before anything is written or started; connect where Ray is there.
 
         Raises:
-            BadInput: GPU-hours are to be counted where trials take no GPU.
+            BadInput: GPU-hours are to be counted where trials take no GPU, more GPUs are asked for than there are, no
+                cluster can be joined at the address, or Ray has no room on this machine.
         """
         for name, value in QUIET.items():
             os.environ.setdefault(name, value)
+        if _is_up():
+            self.remark = _join_session(self.resources.address)
+        elif self.resources.address:
+            self._start({"address": self.resources.address}, self._not_joined)
+        else:
+            self.remark = unused()
+            gpus_of_each(devices.gpus(), self.resources)
+            check_processes(self.resources)
+            store(ray_folder())
+
+    def start(self) -> Room:
+        """What there is for trials, once Ray is there, which is started on this machine if it is not."""
         import ray
 
         if not ray.is_initialized():
-            self._ours = True
-            before = signal.getsignal(signal.SIGTERM)
-            self._init()
-            if threading.current_thread() is threading.main_thread():
-                signal.signal(signal.SIGTERM, before)  # Ray has put its own in its place
-        there, asked = ray.cluster_resources(), self.resources.gpus_per_trial
-        gpus = asked if asked is not None else min(1.0, there.get("GPU", 0.0))
-        if gpus > there.get("GPU", 0.0) and not self.resources.address:  # a cluster may yet grow
-            raise BadInput(
-                f"--gpus-per-trial cannot be {gpus:g}: this machine has {there.get('GPU', 0.0):g} GPUs; "
-                "give a part of one for several trials on it, or leave the option away"
-            )
-        if self.resources.gpu_hours is not None and not gpus:
-            raise BadInput("--gpu-hours cannot be counted: trials take no GPU here; use --hours")
+            self._start(self._on_this_machine(), self._not_started)
+            threading.Thread(target=self._watch, daemon=True).start()
+        there = ray.cluster_resources()
+        gpus = gpus_of_each(there.get("GPU", 0.0), self.resources)
         return room(there.get("CPU", 1), there.get("GPU", 0), gpus, self.resources)
 
-    def _init(self) -> None:
+    def _on_this_machine(self) -> dict[str, Any]:
+        folder, alone = ray_folder(), self.resources.stacked == 1
+        folder.mkdir(parents=True, exist_ok=True)
+        need_no_home()
+        os.environ.pop("RAY_JOB_CONFIG_JSON_ENV_VAR", None)  # of a job of another Ray, whose files this one has not
+        return {
+            "address": LOCAL,  # else Ray would take RAY_ADDRESS, or what `ray start` left
+            "num_cpus": max(self.resources.max_concurrent or 0 if alone else 0, os.cpu_count() or 1),
+            "num_gpus": devices.gpus(),
+            "include_dashboard": False,
+            "_temp_dir": str(folder),
+            **store(folder),
+        }
+
+    def _start(self, how: dict[str, Any], failed: Callable[[str], IdatError]) -> None:
+        """Have Ray; a signal meanwhile is the KeyboardInterrupt that it is at other times."""
         import ray
 
-        quietly = {"logging_level": logging.ERROR, "log_to_driver": False}
-        address = self.resources.address
-        alone = self.resources.stacked == 1
-        cpus = max(self.resources.max_concurrent or 0 if alone else 0, os.cpu_count() or 1)
-        local = {"num_cpus": cpus, "include_dashboard": False, "object_store_memory": STORE_BYTES}
+        self._ours = True
         try:
-            ray.init(**({"address": address} if address else local), **quietly)
-        except ConnectionError as failure:
-            raise BadInput(
-                f"--address {address}: no Ray cluster answers there ({failure}); `ray up cluster.yaml` starts one, "
-                "and without --address one is started on this machine"
-            ) from None
+            ray.init(**how, logging_level=logging.ERROR, log_to_driver=False)
+        except SystemExit:  # Ray puts a handler of its own in the place of ours
+            raise KeyboardInterrupt from None
         except Exception as failure:
-            raise IdatError(f"Ray could not be started: {failure}; give the same command again") from failure
-        if not address:
-            threading.Thread(target=self._watch, daemon=True).start()
+            self.interrupts.check()
+            raise failed(_first_line(failure)) from failure
+        finally:
+            self.interrupts.renew()
+        self.interrupts.check()
+
+    def _not_joined(self, reason: str) -> BadInput:
+        return BadInput(
+            f"--address {self.resources.address}: this machine could not join the Ray cluster there ({reason}); a "
+            f"search is started on a machine of the cluster, and {NONE_NEEDED}"
+        )
+
+    def _not_started(self, reason: str) -> IdatError:
+        return IdatError(
+            f"Ray could not be started on this machine: {reason}; {ray_folder() / 'session_latest' / 'logs'} has its "
+            "own logs, and `idat-tune doctor` looks at what it needs"
+        )
 
     def _watch(self) -> None:
         """Tell of a process of Ray's that died: its native part ends this process for it, later and without a word."""
@@ -108,17 +147,64 @@ class Session:
         while self._ours and node is not None:
             dead = [name for name, _ in node.dead_processes()]
             if dead and self._ours:
-                return self.lost(dead[0])
+                time.sleep(WATCH_EVERY)  # a signal to all of us reaches Ray's processes too
+                return None if self.interrupts.asked else self.lost(dead[0])
             time.sleep(WATCH_EVERY)
         return None
 
     def close(self) -> None:
         """End what was started here."""
-        if self._ours:
-            import ray
+        if not self._ours:
+            return
+        self._ours = False
+        family = {} if self.resources.address else processes_of_ray(ray_folder())
+        try:
+            self._shut_down()
+        finally:
+            self.interrupts.renew()
+            end(family)
 
-            self._ours = False
-            ray.shutdown()
+    def _shut_down(self) -> None:
+        import ray
+
+        if not self.interrupts.asked:
+            return ray.shutdown()
+        # Whoever told us to stop may have told Ray's processes too, and without them this waits for half a minute.
+        closing = threading.Thread(target=ray.shutdown, daemon=True)
+        closing.start()
+        return closing.join(CLOSING)
+
+
+def _is_up() -> bool:
+    """Whether this process has a session of Ray, which then is not ours."""
+    return "ray" in sys.modules and sys.modules["ray"].is_initialized()
+
+
+def _join_session(address: str | None) -> str:
+    """What to say of the session of Ray that this process had before.
+
+    Raises:
+        BadInput: it is of another cluster than the one asked for, or one that cannot run a search.
+    """
+    import ray
+    from ray.util.client import ray as client
+
+    if client.is_connected():
+        raise BadInput(
+            "this process is connected by Ray's client (ray://), which cannot run a search; start it on a machine of "
+            "the cluster, or call ray.shutdown() before"
+        )
+    there = ray.get_runtime_context().gcs_address
+    if address not in (None, there):
+        raise BadInput(
+            f"--address {address}: this process has a session of Ray at {there} already; leave the address away to use "
+            "it, or call ray.shutdown() before"
+        )
+    return f"the session of Ray that this process has, at {there}, is used and stays as it is"
+
+
+def _first_line(failure: Exception) -> str:
+    return (str(failure).strip() or type(failure).__name__).splitlines()[0]
 
 
 def at_once(cpus: float, gpus: float, gpus_per_trial: float) -> int:

@@ -11,6 +11,7 @@ import ray
 from optuna.trial import TrialState
 from ray.tune.search import Searcher
 
+from idat_tune.interrupts import Interrupts
 from idat_tune.journal import COMPLETE, EXPLORE, FAILED, STOPPED, TEST, Journal, TrialRecord
 from idat_tune.metrics import EpochMetrics, score
 from idat_tune.search.agenda import Agenda, keep_trained, trained_file
@@ -39,10 +40,15 @@ class Live:
     started: float = field(default_factory=time.perf_counter)
     epochs: list[EpochMetrics] = field(default_factory=list)
     last: dict[str, Any] = field(default_factory=dict)  # its newest result
+    silent: float = 0.0  # seconds since then, as far as they were watched
+    waits: list[float] = field(default_factory=list)  # seconds to each result
+    stalled: str | None = None  # why it was taken for hung
 
     def hear(self, result: dict[str, Any]) -> EpochMetrics | None:
         """Take a result in."""
         self.last = result
+        self.waits.append(self.silent)
+        self.silent = 0.0
         if "lr" not in result:  # a failure, or the test, which have no metrics of epochs
             return None
         epoch = EpochMetrics.from_dict(result)
@@ -50,8 +56,9 @@ class Live:
         return epoch
 
     def again(self) -> "Live":
-        """The same trial from its beginning, after its worker died."""
-        return Live(self.job, self.proposal, self.deaths + 1, reported=self.reported)
+        """The same trial from its beginning, after its worker died; once more only if it hung, which takes long."""
+        deaths = RETRIES if self.stalled else self.deaths + 1
+        return Live(self.job, self.proposal, deaths, reported=self.reported, stalled=self.stalled)
 
 
 class Conductor(Searcher):
@@ -69,7 +76,7 @@ class Conductor(Searcher):
         tracker: Tracked,
         listener: Listener,
         budget: Budget | None = None,
-        asked_to_stop: Callable[[], bool] = lambda: False,
+        interrupts: Interrupts | None = None,
     ):
         super().__init__(metric=METRIC, mode="max")
         self.plan = plan
@@ -77,7 +84,7 @@ class Conductor(Searcher):
         self.manifest = manifest
         self.tracker = tracker
         self.listener = listener
-        self.asked_to_stop = asked_to_stop
+        self.interrupts = interrupts or Interrupts()
         # Where a trial goes, given where others are and whether it must be alone; None if it has to wait.
         self.place: Callable[[Iterable[Place], bool], Place | None] = lambda taken, alone: Place(0, alone)
         self.budget = budget or Budget(plan, Resources(), journal, manifest)
@@ -98,7 +105,7 @@ class Conductor(Searcher):
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         """The next trial, None to be asked again later, or FINISHED."""
-        self._stop_if_asked()
+        self.interrupts.check()
         next_up = self._next()
         if next_up is None:
             self.finished = not self.live
@@ -178,7 +185,7 @@ class Conductor(Searcher):
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """An epoch of a running trial."""
-        self._stop_if_asked()
+        self.interrupts.check()
         live = self.live[trial_id]
         epoch = live.hear(result)
         if epoch is None:
@@ -186,11 +193,6 @@ class Conductor(Searcher):
         self._report(live, epoch.epoch, result["score"])
         self.budget.note(self._exploring())
         self.listener.epoch_done(live.job, epoch)
-
-    def _stop_if_asked(self) -> None:
-        """Interrupt once more where the first interrupt was swallowed."""
-        if self.asked_to_stop():
-            raise KeyboardInterrupt
 
     def _report(self, live: Live, epoch: int, rank: float) -> None:
         if live.proposal is not None and epoch > live.reported:
@@ -222,10 +224,16 @@ class Conductor(Searcher):
         self.tracker.log_trial(record)
         self.listener.trial_ended(record)
 
+    def stalled(self, live: Live) -> None:
+        """A running trial made no progress, and its worker is about to be ended."""
+        again = "it is tried again" if live.deaths < RETRIES else "it has failed"
+        live.stalled = f"its worker made no progress for {live.silent:.0f} s"
+        self.listener.remarked(f"{live.job.id}: {live.stalled}, and is ended; {again}")
+
     def _status(self, trial_id: str, live: Live, error: bool) -> tuple[str | None, str | None]:
         status = live.last.get("status")
         if error:
-            return FAILED, f"its worker died, {RETRIES + 1} times over"
+            return FAILED, live.stalled or f"its worker died, {RETRIES + 1} times over"
         if status == FAILED:
             return FAILED, live.last["reason"]
         if status == COMPLETE:

@@ -1,11 +1,10 @@
 """Runs a plan: holds its folder, starts Ray, lets the conductor propose, and gathers what came out."""
 
 import errno
-import signal
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import Any
 
 from ray import tune
@@ -13,18 +12,20 @@ from ray import tune
 from idat_tune import data, model, weights
 from idat_tune.backbones import NO_TEACHER
 from idat_tune.data import Images
-from idat_tune.errors import BadInput, DiskFull
+from idat_tune.errors import BadInput, DiskFull, Interrupted
+from idat_tune.interrupts import Interrupts, interruptible
 from idat_tune.journal import Journal
 from idat_tune.search import finish
 from idat_tune.search.budget import Budget
 from idat_tune.search.cluster import Session, log_to, remove_tune_files
 from idat_tune.search.conductor import Conductor
-from idat_tune.search.listener import LOG, Interrupted, Listener
+from idat_tune.search.listener import LOG, Listener
 from idat_tune.search.manifest import JOURNAL, Manifest, begun, locked
 from idat_tune.search.mend import whole_again
+from idat_tune.search.patience import Watch, setting
 from idat_tune.search.plan import Plan, Resources
 from idat_tune.search.tracked import Tracked
-from idat_tune.search.workers import workers
+from idat_tune.search.workers import Hosts, Workers, workers
 from idat_tune.tasks import Task
 
 MOST_TEXT = 500  # characters of a reason in a tag
@@ -37,15 +38,15 @@ def drive(plans: Iterable[Plan], resources: Resources, listen: Callable[[Plan], 
 
     What won on one task is tried early on the next.
     """
-    session = Session(resources)
     winners: dict[Task, dict[str, Any]] = {}  # newest first
     plans = list(plans)
-    for plan in plans:
-        if not (plan.folder / JOURNAL).exists():
-            check_models(plan)
-    try:
-        if resources.gpu_hours is not None:
-            session.start()  # before anything is written: it refuses where trials take no GPU
+    with closing(Session(resources)) as session:
+        with interruptible() as session.interrupts:
+            setting()  # of patience: refused before anything is written
+            for plan in plans:
+                if not (plan.folder / JOURNAL).exists():
+                    check_models(plan)
+            session.prepare()
         for asked in plans:
             plan = asked.hinted(_nearest(winners, asked))
             held = held_weights(plan)
@@ -61,8 +62,6 @@ def drive(plans: Iterable[Plan], resources: Resources, listen: Callable[[Plan], 
                 if found["winner"]:
                     winners = {plan.task: found["winner"]["config"], **winners}
                 yield found
-    finally:
-        session.close()
 
 
 def check_models(plan: Plan) -> None:
@@ -113,25 +112,28 @@ def _search(
 ) -> dict[str, Any]:
     began = time.perf_counter()
     session.lost = listener.ray_lost
-    with _interruptible() as asked:
+    with interruptible() as session.interrupts, _told_to_stop(plan, session.interrupts):
         # A new tracking store takes seconds to lay out, and so does Ray to start: both at once. As a daemon, so that
         # Ctrl-C need not wait for it.
         tracked = Tracked(plan, journal, manifest, listener)
         store = threading.Thread(target=tracked.lay_out, daemon=True)
         store.start()
         room = session.start()
+        if session.remark:
+            listener.remarked(session.remark)
+            session.remark = None
         store.join()
-        with _closing(plan, tracked, journal, listener):
+        with _closing(plan, tracked, journal, listener, session.interrupts):
             tracked.open()
             budget = Budget(plan, resources, journal, manifest, room.gpus_per_trial)
             manifest.set("stacked", max(room.stacked, manifest.content["stacked"]))
-            conductor = Conductor(plan, journal, manifest, tracked, listener, budget, asked.is_set)
+            conductor = Conductor(plan, journal, manifest, tracked, listener, budget, session.interrupts)
             listener.search_started(plan, room.trials, journal.records, budget)
             with workers(visible_images(plan), plan.trials, room) as made:
                 conductor.place = made.place
-                _tune(plan, conductor, made.trainable, room.trials)
-            if asked.is_set() or not conductor.finished:
-                raise Interrupted("Ray Tune was told to stop")
+                _tune(plan, conductor, made, room.trials)
+            if session.interrupts.asked or not conductor.finished:
+                raise KeyboardInterrupt
             journal.write_tables(plan.folder)
             return _gather(plan, journal, manifest, tracked, time.perf_counter() - began)
 
@@ -147,16 +149,29 @@ def visible_images(plan: Plan) -> dict[str, Images]:
 
 
 @contextmanager
-def _closing(plan: Plan, tracked: Tracked, journal: Journal, listener: Listener) -> Iterator[None]:
+def _told_to_stop(plan: Plan, interrupts: Interrupts) -> Iterator[None]:
+    """What was told to stop ends as such, whatever came of it on the way: Ray's processes may have been told too."""
+    try:
+        yield
+    except (KeyboardInterrupt, Exception) as failure:
+        if not (interrupts.asked or isinstance(failure, KeyboardInterrupt)):
+            raise
+        raise Interrupted(f"search '{plan.name}' was interrupted; what was finished is kept") from None
+
+
+@contextmanager
+def _closing(
+    plan: Plan, tracked: Tracked, journal: Journal, listener: Listener, interrupts: Interrupts
+) -> Iterator[None]:
     """No parent run stays open when the search is cut off or fails, and the tables are those of the journal."""
     try:
         yield
-    except (KeyboardInterrupt, Interrupted):
-        listener.interrupted()
-        journal.write_tables(plan.folder)
-        tracked.cut_off("KILLED", {"status": "interrupted"})
-        raise Interrupted(f"search '{plan.name}' was interrupted; what was finished is kept") from None
-    except Exception as failure:
+    except (KeyboardInterrupt, Exception) as failure:
+        if interrupts.asked or isinstance(failure, KeyboardInterrupt):
+            listener.interrupted()
+            journal.write_tables(plan.folder)
+            tracked.cut_off("KILLED", {"status": "interrupted"})
+            raise
         tracked.cut_off("FAILED", {"status": "failed", "reason": str(failure)[:MOST_TEXT]})
         if _disk_is_full(failure):
             raise DiskFull(
@@ -176,9 +191,9 @@ def _disk_is_full(failure: BaseException | None) -> bool:
     return False
 
 
-def _tune(plan: Plan, conductor: Conductor, trainable: Any, at_once: int) -> None:
+def _tune(plan: Plan, conductor: Conductor, made: Workers | Hosts, at_once: int) -> None:
     tuner = tune.Tuner(
-        trainable,
+        made.trainable,
         tune_config=tune.TuneConfig(
             num_samples=MANY,
             search_alg=conductor,
@@ -193,6 +208,7 @@ def _tune(plan: Plan, conductor: Conductor, trainable: Any, at_once: int) -> Non
             name="tune",
             storage_path=str(plan.folder),
             verbose=0,
+            callbacks=[Watch(conductor, made)],
         ),
     )
     try:
@@ -203,31 +219,6 @@ def _tune(plan: Plan, conductor: Conductor, trainable: Any, at_once: int) -> Non
 
 def _trial_name(trial: Any) -> str:
     return trial.config["id"]
-
-
-@contextmanager
-def _interruptible() -> Iterator[threading.Event]:
-    """Ctrl-C and SIGTERM raise KeyboardInterrupt; the event tells of one that got lost, as in a destructor of Ray's.
-
-    SIGINT stays ignored where a shell has background jobs ignore it.
-    """
-    asked = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield asked
-        return
-
-    def interrupt(*_: Any) -> None:
-        asked.set()
-        raise KeyboardInterrupt
-
-    ignored = signal.getsignal(signal.SIGINT) == signal.SIG_IGN
-    numbers = [signal.SIGTERM] if ignored else [signal.SIGTERM, signal.SIGINT]
-    before = {number: signal.signal(number, interrupt) for number in numbers}
-    try:
-        yield asked
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _gather(plan: Plan, journal: Journal, manifest: Manifest, tracked: Tracked, seconds: float) -> dict[str, Any]:

@@ -2,19 +2,12 @@
 
 from collections.abc import Sequence
 
-from idat_tune.errors import IdatError
 from idat_tune.journal import TrialRecord
 from idat_tune.metrics import EpochMetrics
 from idat_tune.search.budget import Budget
 from idat_tune.search.plan import Job, Plan
 
 LOG = "log.txt"  # in the search folder: what Ray, Tune, Optuna and MLflow have to say
-
-
-class Interrupted(IdatError):
-    """The search was cut off; its state is kept, and the same call goes on."""
-
-    exit_code = 130
 
 
 class Listener:
@@ -25,6 +18,9 @@ class Listener:
 
     def search_started(self, plan: Plan, workers: int, earlier: Sequence[TrialRecord], budget: Budget) -> None:
         """Trials begin, `workers` at once; `earlier` ones were finished before a restart; `budget` counts time."""
+
+    def remarked(self, sentence: str) -> None:
+        """Something to know about the machine or the workers; the search goes on."""
 
     def trial_started(self, job: Job) -> None:
         """A trial was handed to a worker."""

@@ -4,6 +4,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from typing import Any
 
 import ray
@@ -36,8 +37,8 @@ def estimates(
     if resources.stacked > 1:
         raise BadInput("--dry-run foresees trials that train by themselves, not --stacked; leave one of the two away")
     began = time.perf_counter()
-    session = Session(resources)
-    try:
+    with closing(Session(resources)) as session:
+        session.prepare()
         for plan in plans:
             check_models(plan)  # as a search does
         tell("starting Ray")
@@ -70,8 +71,6 @@ def estimates(
                 "memory": _memory(probed, costs, found["gpu_gb"]),
                 "probed": [_row(config, found, costs[config]) for config, found in probed.items()],
             }
-    finally:
-        session.close()
 
 
 def _about(plan: Plan, tell: Tell) -> Tell:

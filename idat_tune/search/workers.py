@@ -34,6 +34,9 @@ class Workers:
         """Where the next trial goes; None if it has to wait."""
         return Place(0, alone)
 
+    def end(self, place: Place) -> None:
+        """Nothing: Tune's worker is all there is."""
+
     def close(self) -> None:
         """Nothing: Tune ends them."""
 
@@ -85,6 +88,10 @@ class Hosts:
             if not self._coming and not self._there:
                 raise IdatError(f"no process to train in could be started: {reason}") from failure
             log.warning("a process to train in could not be started: %s", reason)
+
+    def end(self, place: Place) -> None:
+        """End a host that hangs; another starts in its place."""
+        ray.kill(self.hosts[place.host], no_restart=False)
 
     def close(self) -> None:
         """End them."""

@@ -1,0 +1,103 @@
+"""Workers that make no progress: how long a trial may be silent, from how long others took, and who is ended for it."""
+
+import os
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+import ray
+from ray import tune
+
+from idat_tune.errors import BadInput
+from idat_tune.journal import TEST, Journal
+from idat_tune.search.conductor import Conductor, Live
+from idat_tune.search.workers import Hosts, Workers
+
+TIMES = 20.0  # the median: the slowest config of a space is no suspect
+LEAST = 600.0  # seconds to any result
+FIRST = 3600.0  # seconds to a first result while few are known: a download, a compiler, a slow epoch
+FEW = 3
+SETTING = "IDAT_TUNE_STALLED_AFTER"  # seconds, in the place of all this
+EVERY = 1.0  # seconds between two looks
+LONGEST = 5.0  # seconds that count between two: where the driver itself was held, results may wait for it
+
+
+def setting() -> float | None:
+    """What the user says of it.
+
+    Raises:
+        BadInput: it is no number of seconds.
+    """
+    said = os.environ.get(SETTING, "").strip()
+    try:
+        seconds = float(said or "inf")
+    except ValueError:
+        seconds = 0.0
+    if not seconds > 0:
+        raise BadInput(f"{SETTING}={said} is no number of seconds, after which a silent trial is taken for hung")
+    return seconds if said else None
+
+
+class Patience:
+    """How long a trial may take to its next result."""
+
+    def __init__(self, journal: Journal):
+        self.journal = journal
+        self.setting = setting()
+
+    def limit(self, live: Live, students: float = 0.0) -> float:
+        """Seconds from its last result. `students` are those of a test, each an epoch's worth of images."""
+        if self.setting:
+            return self.setting
+        if live.waits:
+            return max(LEAST, TIMES * statistics.median(live.waits[1:] or live.waits))
+        records = [record for record in self.journal.records if record.epochs]
+        firsts = [record.set_up_seconds + record.epochs[0].seconds for record in records]
+        if len(firsts) < FEW or live.job.stage == TEST:
+            return max(FIRST, TIMES * students * statistics.median(firsts or [FIRST / TIMES]))
+        return max(LEAST, TIMES * statistics.median(firsts))
+
+
+class Watch(tune.Callback):
+    """Looks at the running trials, about every second, and ends the worker of one that is silent for too long."""
+
+    def __init__(self, conductor: Conductor, workers: Workers | Hosts, clock: Callable[[], float] = time.monotonic):
+        self.conductor = conductor
+        self.workers = workers
+        self.patience = Patience(conductor.journal)
+        self.clock = clock
+        self.looked = clock()
+
+    def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
+        """Tune calls it ten times a second."""
+        passed = self.clock() - self.looked
+        if passed < EVERY:
+            return
+        self.looked += passed
+        for trial in trials:
+            live = self.conductor.live.get(trial.trial_id)
+            actor = live and self.conductor.scheduler.actor_of(trial)
+            if not live or not actor:
+                continue  # it has ended, or waits for a machine
+            live.silent += min(passed, LONGEST)
+            if live.silent > self.patience.limit(live, self._students(live)):
+                self._end(live, actor)
+
+    def _students(self, live: Live) -> float:
+        task = self.conductor.plan.task
+        return len(self.conductor.agenda.students()) * task.test / task.train if live.job.stage == TEST else 0.0
+
+    def _end(self, live: Live, actor: Any) -> None:
+        """Tune hears of the dead worker, and the conductor from Tune."""
+        self.conductor.stalled(live)
+        if live.place:
+            beside = [other.silent for other in self.conductor.live.values() if other.place == live.place]
+            if min(beside) > live.silent / 2:  # nobody there got anything
+                self.workers.end(live.place)
+        live.silent = 0.0
+        ray.kill(actor)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Nothing goes into the state that Tune pickles for a restore of its own, which is never used."""
+        return {}
