@@ -457,6 +457,16 @@ def test_a_dry_run_says_the_same_in_json(photos, tmp_path):
     assert planned["left_out"] == ["3 .txt", "folder @eaDir (6 files)", "folder bird (empty)"]
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="names are text there")
+def test_a_dry_run_shows_names_in_bytes_that_are_no_text(photos, tmp_path):
+    spoilt = photos.rename(tmp_path / os.fsdecode(b"photos\xe9"))
+    (spoilt / "cep").rename(spoilt / os.fsdecode(b"c\xe8pe"))
+    for shape in ([], ["--json"]):
+        done = command("data", "import", "--from", spoilt, "--task", "mushrooms", "--dry-run", *shape)
+        assert done.returncode == 0, done.stderr
+        assert "pe" in done.stdout
+
+
 def test_counts_after_an_import_are_of_what_was_stored(photos, tmp_path):
     (photos / "cep/0.jpg").write_bytes(b"spoilt")
     (photos / "cep/2.jpg").write_bytes((photos / "cep/1.jpg").read_bytes())
