@@ -270,6 +270,17 @@ def test_upper_and_lower_classes_within_splits_are_asked_about(tmp_path):
     assert set(read(tmp_path, layout="splits")[0]) == {"a", "b"}
 
 
+@pytest.mark.parametrize("names", [("images", "annotations/trimaps"), ("img", "masks"), ("Images_data", "cat")])
+def test_folders_that_no_class_is_called_like_are_asked_about(tmp_path, names):
+    lay(tmp_path, dict.fromkeys(names, 10))
+    refused(tmp_path, f"two ways: .*{names[0]}.* may hold images without labels, .*--layout classes")
+    assert read(tmp_path, layout="classes")[0][names[0]] == 10
+
+
+def test_numbers_and_photos_may_be_classes(tmp_path):
+    assert set(read(lay(tmp_path, {"1": 10, "photos": 10, "drawings": 10}))[0]) == {"1", "photos", "drawings"}
+
+
 def test_splits_within_class_folders_are_splits(tmp_path):
     counts, sizes, _, notes = read(lay(tmp_path, {"cat/train": 10, "cat/test": 5, "dog/train": 10, "dog/test": 5}))
     assert counts == {"cat": 15, "dog": 15}
@@ -455,6 +466,16 @@ def test_a_dry_run_says_the_same_in_json(photos, tmp_path):
     assert planned["class_counts"] == {"cep": 12, "chanterelle": 8}
     assert planned["splits"] == {"train": 13, "val": 3, "test": 4}
     assert planned["left_out"] == ["3 .txt", "folder @eaDir (6 files)", "folder bird (empty)"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names are text there")
+def test_a_dry_run_shows_names_in_bytes_that_are_no_text(photos, tmp_path):
+    spoilt = photos.rename(tmp_path / os.fsdecode(b"photos\xe9"))
+    (spoilt / "cep").rename(spoilt / os.fsdecode(b"c\xe8pe"))
+    for shape in ([], ["--json"]):
+        done = command("data", "import", "--from", spoilt, "--task", "mushrooms", "--dry-run", *shape)
+        assert done.returncode == 0, done.stderr
+        assert "pe" in done.stdout
 
 
 def test_counts_after_an_import_are_of_what_was_stored(photos, tmp_path):

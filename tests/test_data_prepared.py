@@ -215,6 +215,25 @@ def test_zip_entries_that_escape_are_refused(tmp_path, store):
     refused(tmp_path / "bad.zip", r"bad\.zip, entry '\.\./\.\./outside\.jpg': .* leads out")
 
 
+def test_a_copy_that_has_only_the_list_of_all_training_images_is_told_what_it_lacks(dtd, store):
+    (dtd / "train800.txt").unlink()
+    refused(dtd.parent, r"dtd/train800\.txt is missing")
+
+
+def test_a_list_that_is_far_too_long_is_not_read(tmp_path, store):
+    with zipfile.ZipFile(tmp_path / "bad.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("kitti/train800.txt", b"\n" * (17 * 2**20))
+    refused(tmp_path / "bad.zip", r"train800\.txt has 17,825,792 bytes, more than")
+
+
+@pytest.mark.parametrize("form", ["tar", "gztar"])
+def test_a_tar_of_a_copy_is_one_too(dtd, tmp_path, store, form):
+    path = shutil.make_archive(str(tmp_path / "copy"), form, dtd.parent)
+    (one,) = data.import_(path, any_size=True)
+    assert one.task.name == "dtd"
+    assert one.images == sum(one.class_counts.values()) > 0
+
+
 def test_a_zip_of_something_else_is_no_prepared_copy(tmp_path, store):
     with zipfile.ZipFile(tmp_path / "birds.zip", "w") as archive:
         archive.writestr("owl/1.jpg", b"x")

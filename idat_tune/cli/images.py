@@ -198,11 +198,14 @@ def _show_planned(found: list[Any], as_json: bool) -> None:
     if as_json:
         print_json(planned)
         return
+    from idat_tune.data.trees import printable
+
     for one in planned:
-        typer.echo(f"{one['task']['name']}: {one['images']:,} images would be imported from {one['path']}")
+        where = printable(one["path"])
+        typer.echo(f"{one['task']['name']}: {one['images']:,} images would be imported from {where}")
         _show_taken(one["class_counts"], one["splits"], one["left_out"])
         for sentence in one["notes"]:
-            typer.echo(f"  {sentence}")
+            typer.echo(f"  {printable(sentence)}")
 
 
 def _show_taken(class_counts: Mapping[str, int], sizes: Mapping[str, int], left_out: Sequence[str]) -> None:
@@ -214,7 +217,7 @@ def _show_taken(class_counts: Mapping[str, int], sizes: Mapping[str, int], left_
     typer.echo("  " + ", ".join(f"{split} {images:,}" for split, images in sizes.items()))
     if left_out:
         more = f", and {len(left_out) - _MOST_SHOWN:,} more (--json names all)" if len(left_out) > _MOST_SHOWN else ""
-        typer.echo(f"  left out: {', '.join(left_out[:_MOST_SHOWN])}{more}")
+        typer.echo(f"  left out: {printable(', '.join(left_out[:_MOST_SHOWN]))}{more}")
 
 
 def _show_report(report: Any) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from idat_tune.data.names import folded, is_split, no_class, split_of
+from idat_tune.data.names import folded, is_split, no_class, split_of, tells_nothing
 from idat_tune.data.trees import Folder, LeftOut, number, printable, some
 from idat_tune.errors import BadInput
 
@@ -199,6 +199,12 @@ def _take_undivided(base: Folder, found: Layout, where: str) -> None:
             found.parts += [Part(split, label, folder.folders[name]) for name, split in told.items()]
         found.notes.append(f"splits were found within the classes: {printable(some(sorted(below)))}")
         return
+    nameless = [folder for folder in inner.values() if tells_nothing(folder.name)]
+    if nameless:
+        raise BadInput(
+            f"{where} can be read in two ways: {_some(nameless)} may hold images without labels, which a list gives "
+            "them (import that), or be a class (--layout classes)"
+        )
     _take_classes(base, found)
     _check_depth(found, where, "--layout classes", "--layout parts takes the folders in each as classes")
     nested = [f"{folder.path}/{name}" for folder in inner.values() for name in folder.inner()]

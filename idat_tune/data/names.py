@@ -13,6 +13,8 @@ _PLAIN = re.compile("sets?|data|datasets?|images?|imgs?|pictures|photos|split|fo
 _FUSED = re.compile(f"({'|'.join(_WORDS)})(?:{_PLAIN.pattern})")
 # Words of folders beside splits that are no class: images without labels, or shown for a taste.
 _NO_CLASS = re.compile("preds?|predict|predictions?|unlabell?ed|inference|demo|examples?|samples?|submission")
+# Names that tell what files are, and not what is on them.
+_ANY = re.compile("images?|imgs?|data|datasets?|annotations?|masks?|labels?")
 
 
 def split_of(name: str) -> tuple[str, bool] | None:
@@ -41,6 +43,12 @@ def is_split(name: str) -> bool:
 def no_class(name: str) -> bool:
     """Whether a folder beside splits is none of the classes by its name."""
     return any(map(_NO_CLASS.fullmatch, _words(name)))
+
+
+def tells_nothing(name: str) -> bool:
+    """Whether a folder's name only says that its files are images or labels, as that of no class does."""
+    words = _words(name)
+    return bool(words) and all(map(_ANY.fullmatch, words))
 
 
 def _words(name: str) -> list[str]:

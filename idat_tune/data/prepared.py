@@ -15,6 +15,7 @@ from idat_tune.tasks import Task
 
 LISTS = {"train": "train800.txt", "val": "val200.txt", "test": "test.txt"}
 BOTH = "train800val200.txt"  # has copies of the images of train and val; only checked against them
+_TRAIN_LISTS = (LISTS["train"], BOTH)  # either tells that a folder is meant to be a task
 _MAX_LIST = 16 * 2**20  # bytes; the longest of the benchmark, of 73,728 images, has 3 million
 _DEPTH = 3  # folders are looked for the lists this deep
 
@@ -33,10 +34,11 @@ class _Folder:
         self.root = root
 
     def tasks(self) -> Iterator[str]:
-        """The folders, relative and at most `_DEPTH` deep, that have a list of training images."""
+        """The folders, relative and at most `_DEPTH` deep, that have a list of training images; some more than once."""
         for depth in range(_DEPTH):
-            for found in sorted(self.root.glob("*/" * depth + LISTS["train"])):
-                yield found.parent.relative_to(self.root).as_posix()
+            for name in _TRAIN_LISTS:
+                for found in sorted(self.root.glob("*/" * depth + name)):
+                    yield found.parent.relative_to(self.root).as_posix()
 
     def has(self, path: str) -> bool:
         return (self.root / path).is_file()
@@ -58,7 +60,7 @@ class _Archive(_Folder):
     def tasks(self) -> Iterator[str]:
         for name in sorted(self.archive.entries, key=lambda name: (name.count("/"), name)):
             path = PurePosixPath(name)
-            if path.name == LISTS["train"] and len(path.parts) <= _DEPTH:
+            if path.name in _TRAIN_LISTS and len(path.parts) <= _DEPTH:
                 yield path.parent.as_posix()
 
     def has(self, path: str) -> bool:
