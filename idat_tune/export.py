@@ -265,7 +265,8 @@ def _intensity(text: str) -> tuple[float, float] | None:
 def _weights_of(text: str) -> Mapping[str, Any]:
     """What a provenance says of the student's backbone."""
     held = json.loads(text)["weights"]["student"]
-    if not isinstance(held, dict) or not {"file", "sha256"} <= held.keys():
+    told = isinstance(held, dict) and isinstance(held.get("file"), str)
+    if not told or not isinstance(held.get("sha256"), str | None):
         raise ValueError("it does not say which weights the student was trained with")
     return held
 

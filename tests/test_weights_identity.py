@@ -112,7 +112,12 @@ def test_a_student_that_holds_its_whole_backbone_needs_no_weights_to_be_the_same
 
 @pytest.mark.parametrize(
     ("content", "sentence"),
-    [("[", "provenance.json cannot be read"), ("{}", "provenance.json cannot be read"), (None, "is incomplete")],
+    [
+        ("[", "provenance.json cannot be read"),
+        ("{}", "provenance.json cannot be read"),
+        ('{"weights": {"student": {"file": "x", "sha256": 3}}}', "provenance.json cannot be read"),
+        (None, "is incomplete"),
+    ],
 )
 def test_an_export_that_does_not_say_is_refused(exported, content, sentence):
     (exported / "provenance.json").unlink()
