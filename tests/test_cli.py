@@ -249,7 +249,7 @@ def test_the_command_that_resumes_is_the_same_with_the_name_of_the_search(monkey
 
 
 def test_a_search_whose_weights_cannot_be_had_is_refused_before_anything_is_written(tmp_path):
-    copies = vtab.make(tmp_path / "copies", ["kitti"], sizes=vtab.SEARCHABLE)
+    copies = vtab.make(tmp_path / "copies", ["kitti"], sizes={**vtab.SEARCHABLE, "val": 25})
     store = {"IDAT_TUNE_DATA": str(tmp_path / "store"), "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "hub")}
     assert command("data", "import", "--from", copies, "--any-size", **store).returncode == 0
     line = refused("search", "--task", "kitti", "--out", tmp_path / "runs", **store)
