@@ -1,17 +1,20 @@
 """RunConfig: one run as a frozen, validated value with dotted keys."""
 
+import re
 from collections.abc import Mapping
 from functools import cache
 from typing import Any, Literal, Self
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from idat_tune import backbones, tasks
 from idat_tune.backbones import NO_TEACHER
-from idat_tune.errors import BadInput, unknown
+from idat_tune.errors import BadInput, shown, unknown
 from idat_tune.kinds import KINDS
+from idat_tune.reading import scalar
 
+MOST_EPOCHS = 10**6  # of this and the next: more cannot be meant, and would end in an overflow or without memory
+MOST_AT_ONCE = 2**16
 COOLDOWN_EPOCHS = 10  # that the paper's protocol runs at the minimal learning rate, after the nominal ones
 
 
@@ -23,7 +26,9 @@ class AdapterConfig(_Frozen):
     """What trains beside the head, alike in student and teacher; `kinds.KINDS` says which kind uses what."""
 
     kind: str = "sequential"
-    hidden_dim: int = Field(4, ge=1, description="width of the bottleneck, rank of lora, prompts of vpt_deep")
+    hidden_dim: int = Field(
+        4, ge=1, le=MOST_AT_ONCE, description="width of the bottleneck, rank of lora, prompts of vpt_deep"
+    )
     scale: float = Field(0.1, ge=0, description="factor on the branch; for lora it is alpha / rank")
     init: Literal["trunc_normal", "zero_up"] = "trunc_normal"
 
@@ -54,7 +59,9 @@ class DistillConfig(_Frozen):
     weight: float = Field(1.0, ge=0, description="lambda, the factor on the distillation loss")
     square_temperature: bool = Field(False, description="multiply kl by T squared; off in the released code")
     detach_teacher: bool = Field(False, description="let the teacher learn from its labels alone")
-    stop_epoch: int = Field(0, ge=0, description="first epoch without distillation; 0 keeps it to the end")
+    stop_epoch: int = Field(
+        0, ge=0, le=MOST_EPOCHS, description="first epoch without distillation; 0 keeps it to the end"
+    )
 
 
 class OptimConfig(_Frozen):
@@ -62,7 +69,7 @@ class OptimConfig(_Frozen):
 
     lr: float = Field(5e-3, gt=0)
     weight_decay: float = Field(5e-5, ge=0, description="on matrices only")
-    warmup_epochs: int = Field(10, ge=0)
+    warmup_epochs: int = Field(10, ge=0, le=MOST_EPOCHS)
     warmup_lr: float = Field(1e-7, ge=0, description="learning rate of epoch 0")
     min_lr: float = Field(1e-8, ge=0)
 
@@ -87,11 +94,11 @@ class RunConfig(_Frozen):
     distill: DistillConfig = DistillConfig()
     optim: OptimConfig = OptimConfig()
     model: ModelConfig = ModelConfig()
-    epochs: int = Field(100, ge=1)
-    batch_size: int = Field(32, ge=1)
+    epochs: int = Field(100, ge=1, le=MOST_EPOCHS)
+    batch_size: int = Field(32, ge=1, le=MOST_AT_ONCE)
     seed: int = Field(0, ge=0, lt=2**31)
     precision: Literal["auto", "bf16", "fp32"] = Field("auto", description="auto: bf16 on CUDA, else fp32")
-    device: str = Field("auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")
+    device: str = Field("auto", pattern=r"^(auto|cpu|mps|cuda(:[0-9]{1,3})?)$")
     image_size: int | None = Field(
         None, ge=8, le=2048, description="pixels both ways, for student and teacher; the backbones' own unless given"
     )
@@ -112,7 +119,7 @@ class RunConfig(_Frozen):
     @field_validator("teacher")
     @classmethod
     def _known_teacher(cls, name: str) -> str:
-        return name if name == NO_TEACHER else backbones.check(name)
+        return NO_TEACHER if name.lower() == NO_TEACHER else backbones.check(name)
 
     @model_validator(mode="after")
     def _warmup_ends(self) -> Self:
@@ -165,6 +172,8 @@ class RunConfig(_Frozen):
             BadInput: unknown task or key, or a value out of range.
         """
         task = tasks.get(name)
+        for key, value in (changes or {}).items():
+            _check_one_value(key, value)
         student = (changes or {}).get("student", task.student)
         flat: dict[str, Any] = {
             "task": task.name,
@@ -177,7 +186,7 @@ class RunConfig(_Frozen):
             **(changes or {}),
         }
         epochs = flat["epochs"]
-        if "optim.warmup_epochs" not in flat and str(epochs).isdigit():
+        if "optim.warmup_epochs" not in flat and re.fullmatch("[0-9]{1,9}", shown(epochs)):
             flat["optim.warmup_epochs"] = int(epochs) // 10
         return cls.from_flat(flat)
 
@@ -234,7 +243,7 @@ def keys() -> tuple[str, ...]:
 
 
 def parse_assignments(assignments: list[str]) -> dict[str, Any]:
-    """`["optim.lr=1e-3", ...]` as a flat mapping; values are read as YAML.
+    """`["optim.lr=1e-3", ...]` as a flat mapping; values are read as YAML reads a word or a number.
 
     Raises:
         BadInput: no `=`, an unknown key, or a key given twice.
@@ -244,15 +253,13 @@ def parse_assignments(assignments: list[str]) -> dict[str, Any]:
         key, sign, value = assignment.partition("=")
         key = key.strip()
         if not sign:
-            raise BadInput(f"'{assignment}' sets nothing; write it as key=value, for example optim.lr=1e-3")
+            raise BadInput(f"'{shown(assignment)}' sets nothing; write it as key=value, for example optim.lr=1e-3")
         if key not in keys():
             raise unknown("setting", key, keys())
         if key in flat:
-            raise BadInput(f"setting '{key}' is given twice; keep one of {flat[key]} and {value}")
-        try:
-            flat[key] = yaml.safe_load(value)
-        except yaml.YAMLError:
-            flat[key] = value
+            raise BadInput(f"setting '{key}' is given twice; keep one of {shown(flat[key])} and {shown(value)}")
+        flat[key] = scalar(value)
+        _check_one_value(key, flat[key])
     return flat
 
 
@@ -261,11 +268,26 @@ def _nested(flat: Mapping[str, Any]) -> dict[str, Any]:
     for key, value in flat.items():
         if key not in keys():
             raise unknown("setting", key, keys())
-        if isinstance(value, bool) and key not in _SWITCHES:
-            raise BadInput(f"{key} cannot be {str(value).lower()}: it is not a switch")
+        _check_one_value(key, value)
         section, _, name = key.rpartition(".")
         (nested.setdefault(section, {}) if section else nested)[name] = value
     return nested
+
+
+def _check_one_value(key: str, value: Any) -> None:
+    way_out = f"; '{NO_TEACHER}' trains without one" if key == "teacher" else ""
+    if value is None and key not in _unset():
+        raise BadInput(f"{key} has no value{way_out or '; give one, or leave it away'}")
+    if isinstance(value, bool) and key not in _SWITCHES:
+        raise BadInput(f"{key} cannot be {str(value).lower()}: it is not a switch{way_out}")
+    if isinstance(value, list | tuple | dict | set | bytes):
+        raise BadInput(f"{key} cannot be {shown(value)}: it takes a single word or number")
+
+
+@cache
+def _unset() -> tuple[str, ...]:
+    """The keys that need not have a value."""
+    return tuple(key for key, value in RunConfig(task="dtd").flat().items() if value is None)
 
 
 _SWITCHES = ("distill.square_temperature", "distill.detach_teacher")
@@ -289,4 +311,5 @@ def _as_bad_input(failure: ValidationError, flat: Mapping[str, Any]) -> BadInput
     what = error["msg"].removeprefix("Input ")
     if error["type"] == "string_pattern_mismatch":
         what = "known: auto, cpu, mps, cuda, cuda:N"
-    return BadInput(f"{key} cannot be {flat.get(key)!r}: {what}")
+    given = flat.get(key)
+    return BadInput(f"{key} cannot be {repr(shown(given)) if isinstance(given, str) else shown(given)}: {what}")

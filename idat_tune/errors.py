@@ -38,9 +38,25 @@ class TrackingFailed(IdatError):
     """The tracking store cannot be reached or takes nothing; what it should hold is in the journal."""
 
 
+def shown(value: object, most: int = 60) -> str:
+    """A value of the user's as part of a sentence: on one line, no control characters, at most `most` characters."""
+    try:
+        text = str(value)[: most + 1]
+    except ValueError:  # Python writes no number of more than 4,300 digits
+        text = "a very long number"
+    plain = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    return plain if len(plain) <= most else f"{plain[: most - 3]}..."
+
+
 def unknown(kind: str, name: object, known: Iterable[str]) -> BadInput:
     """The error for a name that is not in a closed list, with the nearest known one."""
     names = list(known)
-    near = get_close_matches(str(name), names, n=1, cutoff=0.5)
-    hint = f"; did you mean '{near[0]}'?" if near else ";"
-    return BadInput(f"unknown {kind} '{name}'{hint} known: {', '.join(names)}")
+    given = shown(name)
+    alike = {_spelling(known_name): known_name for known_name in reversed(names)}
+    near = get_close_matches(_spelling(given), alike, n=1, cutoff=0.5)
+    hint = f"; did you mean '{alike[near[0]]}'?" if near else ";"
+    return BadInput(f"unknown {kind} '{given}'{hint} known: {', '.join(names)}")
+
+
+def _spelling(name: str) -> str:
+    return name.strip().lower().replace("-", "_").replace(" ", "_")

@@ -71,7 +71,20 @@ def test_the_teacher_follows_the_student_unless_set():
         ({"epochs": 2.5}, "epochs cannot be 2.5"),
         ({"epochs": 5, "optim.warmup_epochs": 5}, "leaves none of 5 epochs to train in"),
         ({"device": "gpu"}, "device cannot be 'gpu': known: auto, cpu, mps, cuda, cuda:N"),
+        ({"device": "cuda:٣"}, "device cannot be 'cuda:٣'"),
         ({"adapter": 3}, "unknown setting 'adapter'"),
+        ({"adapter.kind": ["lora"]}, "adapter.kind cannot be ['lora']: it takes a single word or number"),
+        ({"student": {}}, "student cannot be {}: it takes a single word or number"),
+        ({"student": None}, "student has no value; give one"),
+        ({"teacher": None}, "teacher has no value; 'none' trains without one"),
+        ({"teacher": False}, "teacher cannot be false: it is not a switch; 'none' trains without one"),
+        ({"epochs": "²"}, "epochs cannot be '²'"),
+        ({"epochs": 10**5000}, "epochs cannot be a very long number"),
+        ({"epochs": 10**7}, "less than or equal to 1000000"),
+        ({"batch_size": 10**20}, "batch_size cannot be 100000000000000000000"),
+        ({"adapter.hidden_dim": 10**9}, "less than or equal to 65536"),
+        ({"optim.lr": "a\nb"}, r"optim.lr cannot be 'a\\nb'"),
+        ({"adapter.kind": "Parallel-Shared"}, "did you mean 'parallel_shared'?"),
     ],
 )
 def test_what_is_wrong_is_said_in_one_sentence(changes, sentence):
@@ -79,6 +92,29 @@ def test_what_is_wrong_is_said_in_one_sentence(changes, sentence):
         RunConfig.for_task("digits").updated(changes)
     assert sentence in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"epochs": "²"},
+        {"epochs": "9" * 5000},
+        {"epochs": 10**5000},
+        {"student": ["vit_base"]},
+        {"student": None},
+        {"student": 3},
+        {"teacher": "\udc80"},
+    ],
+)
+def test_the_config_of_a_task_refuses_strange_changes_in_one_sentence(changes):
+    with pytest.raises(BadInput) as caught:
+        RunConfig.for_task("digits", changes)
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 300
+
+
+def test_no_teacher_may_be_written_as_python_writes_it():
+    assert RunConfig.for_task("dtd", {"teacher": "None"}).alone
 
 
 def test_errors_cross_processes():
@@ -92,6 +128,16 @@ def test_assignments_are_read_as_yaml():
         "teacher": "none",
         "distill.detach_teacher": True,
     }
+    assert parse_assignments(["optim.lr=1e-3", "seed=010", "student=1:30"]) == {
+        "optim.lr": 1e-3,
+        "seed": 10,
+        "student": "1:30",
+    }
+    assert parse_assignments(["adapter.kind=[a]"]) == {"adapter.kind": "[a]"}
+    with pytest.raises(BadInput, match="student has no value"):
+        parse_assignments(["student="])
+    with pytest.raises(BadInput, match="unknown setting ''"):
+        parse_assignments(["=3"])
     with pytest.raises(BadInput, match="write it as key=value"):
         parse_assignments(["epochs"])
     with pytest.raises(BadInput, match="given twice"):

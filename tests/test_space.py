@@ -3,11 +3,11 @@
 import random
 
 import pytest
-import yaml
 
 from idat_tune import space
 from idat_tune.config import RunConfig
 from idat_tune.errors import BadInput
+from idat_tune.reading import yaml_value
 from idat_tune.space import Choice, Range
 
 
@@ -22,7 +22,7 @@ def draw(generator):
 
 def refused(text):
     with pytest.raises(BadInput) as caught:
-        space.parse(yaml.safe_load(text))
+        space.parse(yaml_value(text))
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -137,6 +137,152 @@ def test_a_faulty_space_is_refused_with_its_key(text, sentence):
     assert sentence in refused(text)
 
 
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("params: {}", "`params` is empty"),
+        ("optim.lr: {log_uniform: [0.001, 0.1]}", "put the keys under `params:`"),
+        ("params: {optim: {lr: {log_uniform: [0.001, 0.1]}}}", "write its keys with a dot, such as optim.lr"),
+        ("params: {adapter.hidden_dim: [4, 8]}", "needs a domain such as {choice: [4, 8]}"),
+        ("params: {adapter.hidden_dim: 8}", "needs a domain such as {choice: [8]}"),
+        ("params: {teacher: {choice: [null, vit_small]}}", "'none' trains without one"),
+        ("params: {teacher: {choice: [no, vit_small]}}", "it is not a switch; 'none' trains without one"),
+        ("params: {adapter.kind: {choice: [[lora], ssf]}}", "it takes a single word or number"),
+        ("params: {optim.lr: {choice: [0.001, 1e-3]}}", "names a value twice"),
+        ("params: {optim.lr: {log_uniform: [0.001, 1000]}}", "goes up to 1000, where training diverges"),
+        ("params: {optim.lr: {int_uniform: [1, 2]}}", "are no whole numbers; use uniform"),
+        ("params: {distill.detach_teacher: {int_uniform: [false, true]}}", "are no numbers; use choice"),
+        ("params: {optim.lr: {choice: [1], when: }}", "`when` of 'optim.lr' is a mapping"),
+        ("params: {optim.lr: {choice: [1], unless: {teacher: []}}}", "names no value of 'teacher'"),
+        (f"params: {{epochs: {{choice: [{'9' * 5000}]}}}}", "epochs cannot be '999"),
+        ("params: {batch_size: {choice: [100000]}}", "less than or equal to 65536"),
+    ],
+)
+def test_what_people_write_instead_is_answered_with_the_way_to_write_it(text, sentence):
+    assert sentence in refused(text)
+
+
+@pytest.mark.parametrize(
+    ("domain", "written"),
+    [
+        ("{loguniform: [0.001, 0.1]}", "{log_uniform: [0.001, 0.1]}"),
+        ("{_type: loguniform, _value: [0.001, 0.1]}", "{log_uniform: [0.001, 0.1]}"),
+        ("{min: 0.001, max: 0.1}", "{uniform: [0.001, 0.1]}"),
+        ("{min: 0.001, max: 0.1, log: true}", "{log_uniform: [0.001, 0.1]}"),
+        ("{distribution: log_uniform_values, min: 0.001, max: 0.1}", "{log_uniform: [0.001, 0.1]}"),
+        ("{type: float, low: 0.001, high: 0.1, log: true}", "{log_uniform: [0.001, 0.1]}"),
+        ("{values: [0.001, 0.1]}", "{choice: [0.001, 0.1]}"),
+        ("{grid_search: [0.001, 0.1]}", "{choice: [0.001, 0.1]}"),
+    ],
+)
+def test_the_words_of_other_tools_are_answered_with_ours(domain, written):
+    sentence = refused(f"params: {{optim.lr: {domain}}}")
+    assert f"did you mean {written}?" in sentence
+    key, values = next(iter(yaml_value(written).items()))
+    assert space.parse({"params": {"optim.lr": {key: values}}})
+
+
+def test_a_range_of_whole_numbers_is_answered_as_one():
+    assert "did you mean {int_uniform: [4, 64]}?" in refused("params: {adapter.hidden_dim: {min: 4, max: 64}}")
+
+
+TWO_AT_ONCE = """
+params:
+  teacher: {choice: [none, glyph_small, glyph_base]}
+  distill.loss: {choice: [kl, mse], unless: {teacher: none}}
+  optim.lr:
+    - {choice: [0.001], when: {%s}}
+    - {choice: [0.002], %s: {%s}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("first", "word", "second"),
+    [
+        ("teacher: none", "when", "teacher: [none, glyph_small]"),
+        ("teacher: none", "unless", "teacher: glyph_small"),
+        ("teacher: glyph_small", "when", "distill.loss: kl"),
+        ("distill.loss: [kl, mse]", "unless", "teacher: glyph_base"),
+    ],
+)
+def test_two_domains_of_a_key_at_once_are_refused(first, word, second):
+    assert "'optim.lr' has two domains at once where" in refused(TWO_AT_ONCE % (first, word, second))
+
+
+@pytest.mark.parametrize(
+    ("first", "word", "second"),
+    [
+        ("teacher: none", "unless", "teacher: none"),
+        ("teacher: none", "when", "distill.loss: [kl, mse]"),  # the loss is there only beside a teacher
+        ("distill.loss: kl", "when", "distill.loss: mse"),
+    ],
+)
+def test_two_domains_of_a_key_that_exclude_each_other_are_taken(first, word, second):
+    assert len(space.parse(yaml_value(TWO_AT_ONCE % (first, word, second))).params) == 4
+
+
+@pytest.mark.parametrize(
+    "conditions",
+    [
+        "unless: {teacher: [none, glyph_small, glyph_base]}",
+        "when: {teacher: none, distill.loss: kl}",
+        "when: {teacher: none}, unless: {teacher: none}",
+        "when: {distill.loss: kl}, unless: {teacher: [glyph_small, glyph_base]}",
+    ],
+)
+def test_a_key_that_would_never_be_searched_is_refused(conditions):
+    text = f"""
+    params:
+      teacher: {{choice: [none, glyph_small, glyph_base]}}
+      distill.loss: {{choice: [kl, mse], unless: {{teacher: none}}}}
+      distill.temperature: {{uniform: [1, 9], {conditions}}}
+    """
+    assert "'distill.temperature' would never be searched" in refused(text)
+    fixed = "{params: {optim.lr: {choice: [1], when: {teacher: none}}}, fixed: {teacher: vit_small}}"
+    assert "'optim.lr' would never be searched: no point of this space has teacher=none" in refused(fixed)
+
+
+def test_conditions_on_a_range_are_understood():
+    wide = "params: {adapter.hidden_dim: {int_uniform: [4, 64]}, optim.lr: {choice: [1], %s: {adapter.hidden_dim: %s}}}"
+    assert space.parse(yaml_value(wide % ("when", 8)))
+    assert space.parse(yaml_value(wide % ("unless", "[4, 5]")))
+    assert "unknown value of 'adapter.hidden_dim' in the condition of 'optim.lr': '99'; known: 4 to 64" in refused(
+        wide % ("when", 99)
+    )
+
+
+def test_conditions_entangled_beyond_reason_are_refused_at_once():
+    values = {"epochs": 40, "batch_size": 40, "adapter.hidden_dim": 40, "distill.stop_epoch": 40}
+    params = {key: {"choice": list(range(1, count))} for key, count in values.items()}
+    several = {key: list(range(1, count)) for key, count in values.items()}
+    params["optim.lr"] = {"choice": [1], "when": several, "unless": {"distill.stop_epoch": list(range(1, 40))}}
+    with pytest.raises(BadInput, match="never be searched|too entangled"):
+        space.parse({"params": params})
+
+
+@pytest.mark.parametrize(
+    ("point", "sentence"),
+    [
+        ("{optim.lr: 0.5}", "start point 1 lies outside the space: optim.lr is 0.5, not in 0.001 to 0.1"),
+        ("{teacher: vit_small}", "teacher is vit_small, not in [none, glyph_small]"),
+        ("{teacher: none, distill.loss: kl}", "its values cannot stand together"),
+        ("{epochs: 5}", "sets epochs to 5, and `fixed` to 3"),
+        ("{optim.rl: 0.5}", "unknown setting 'optim.rl'"),
+        ("[0.5]", "`start` holds mappings"),
+    ],
+)
+def test_a_start_point_outside_its_space_is_refused(point, sentence):
+    text = f"""
+    params:
+      teacher: {{choice: [none, glyph_small]}}
+      distill.loss: {{choice: [kl, mse], unless: {{teacher: none}}}}
+      optim.lr: {{log_uniform: [0.001, 0.1]}}
+    fixed: {{epochs: 3}}
+    start: [{point}]
+    """
+    assert sentence in refused(text)
+
+
 def test_circular_conditions_are_refused():
     text = """
     params:
@@ -158,3 +304,32 @@ def test_a_file_is_named_in_what_is_wrong_with_it(tmp_path):
         space.load(str(path))
     with pytest.raises(BadInput, match="unknown space 'idta'; did you mean 'idat'?"):
         space.load("idta")
+    with pytest.raises(BadInput, match="unknown space 'IDAT'; did you mean 'idat'?"):
+        space.load("IDAT")
+    (tmp_path / "folder.yaml").mkdir()
+    with pytest.raises(BadInput, match="it is a folder; name a file"):
+        space.load(str(tmp_path / "folder.yaml"))
+    with pytest.raises(BadInput, match="a space is a YAML file"):
+        space.load(str(tmp_path))
+
+
+def test_a_key_that_stands_twice_is_refused_with_its_lines(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text("params:\n  optim.lr: {choice: [1]}\n  optim.lr: {choice: [2]}\n")
+    with pytest.raises(BadInput, match="mine.yaml: 'optim.lr' stands twice, in lines 2 and 3; keep one"):
+        space.load(str(path))
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("crlf.YAML", b"params:\r\n  optim.lr: {log_uniform: [1e-4, 1e-2]}\r\n"),
+        ("bom.yml", b"\xef\xbb\xbfparams: {optim.lr: {log_uniform: [1e-4, 1e-2]}}"),
+        ("utf16.yaml", "params: {optim.lr: {log_uniform: [1e-4, 1e-2]}}".encode("utf-16")),
+        ("tabs.json", b'{\n\t"params": {\n\t\t"optim.lr": {"log_uniform": [1e-4, 1e-2]}\n\t}\n}'),
+    ],
+)
+def test_a_space_is_read_as_editors_and_programs_write_it(tmp_path, name, content):
+    (tmp_path / name).write_bytes(content)
+    (param,) = space.load(str(tmp_path / name)).params
+    assert param.domain == Range(1e-4, 1e-2, log=True)

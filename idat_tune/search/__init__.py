@@ -7,6 +7,7 @@ from typing import Any
 
 from idat_tune import data, portfolio, tasks, tracking
 from idat_tune import space as spaces
+from idat_tune.backbones import EMBEDDED, RANDOM
 from idat_tune.errors import Interrupted
 from idat_tune.search.address import resolved
 from idat_tune.search.listener import LOG, Listener
@@ -58,7 +59,7 @@ def search(
 
     Args:
         task: name of a task.
-        space: a space, its name or its YAML file; the task's own default unless given.
+        space: a space, its name or its YAML file; unless given `embedded` for an embedded student, else `idat`.
         trials: how many to explore, arms (default, alone, no_distill) included; the arms always run.
         hours: of exploring, after which no new trial is proposed; what follows exploring comes on top.
         gpu_hours: the same, summed over the GPUs that explored trials take.
@@ -175,7 +176,7 @@ def plan_search(
     own_space = space is None
     tracking.check()
     if not isinstance(space, Space):
-        space = spaces.load(str(space or ("embedded" if known.embedded else "idat")))
+        space = spaces.load(_own_space(fixed.get("student", known.student)) if space is None else str(space))
     plan = Plan.checked(
         name=_free_name(out, known.name) if name is None else name,
         task=known.name,
@@ -197,6 +198,11 @@ def plan_search(
     check_writable(plan.out)
     check_resumable(plan)
     return plan.hinted({f"portfolio-{index}": point for index, point in enumerate(portfolio.starts(known.name))})
+
+
+def _own_space(student: object) -> str:
+    """The space whose teachers go with a student."""
+    return "embedded" if str(student).removeprefix(RANDOM) in EMBEDDED else "idat"
 
 
 def _free_name(out: Path, task: str) -> str:

@@ -1,6 +1,6 @@
 """A space as a finite grid: every valid combination, each once."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import Any
 
@@ -17,17 +17,22 @@ def points(space: Space) -> list[dict[str, Any]]:
     Raises:
         BadInput: there are too many.
     """
-    found = list(islice(_points(space), MOST + 1))
+    found = list(islice(_walk(space, levels), MOST + 1))
     if len(found) > MOST:
         raise BadInput(
             f"--sampler grid cannot be: space '{space.name}' has more than {MOST:,} points at {LEVELS} values per "
             "range; hold some settings with --set, or take --sampler tpe"
         )
-    return found
+    return [labels for labels, _ in found]
 
 
-def _points(space: Space) -> Iterator[dict[str, Any]]:
-    """Depth first; which params are asked for depends on what was chosen, so conditions are kept by themselves."""
+def walk(space: Space, levels: Callable[[Domain], tuple[Any, ...]]) -> Iterator[dict[str, Any]]:
+    """The points, by key and fixed settings included, for each valid combination of the values that `levels` takes."""
+    return (point for _, point in _walk(space, levels))
+
+
+def _walk(space: Space, levels: Callable[[Domain], tuple[Any, ...]]) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
+    """Labels and point; depth first. What is asked for depends on what was chosen, so conditions hold by themselves."""
     path: list[int] = []  # which level was taken at each question
     while True:
         counts: list[int] = []
@@ -41,8 +46,8 @@ def _points(space: Space) -> Iterator[dict[str, Any]]:
             counts.append(len(values))
             return labels[label]
 
-        space.propose(ask)
-        yield labels
+        point = space.propose(ask)
+        yield labels, point
         while path and path[-1] + 1 == counts[len(path) - 1]:
             path.pop()
         if not path:

@@ -4,13 +4,14 @@ import random
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any, Self
 
 from idat_tune import tasks
 from idat_tune.backbones import EMBEDDED, NO_TEACHER
 from idat_tune.config import RunConfig
-from idat_tune.errors import BadInput, unknown
+from idat_tune.errors import BadInput, shown, unknown
 from idat_tune.journal import EXPLORE, FINAL, TEST
 from idat_tune.search import grid
 from idat_tune.space import Choice, Domain, Param, Space
@@ -23,6 +24,9 @@ SAMPLERS = TPE, RANDOM, GRID, GP = ("tpe", "random", "grid", "gp")
 RULES = HALVING, MEDIAN, NONE = ("halving", "median", "none")  # which end proposed trials early
 
 MOST_STACKED = 16
+MOST = 100_000  # trials or seeds: what is more is a slip
+MOST_FOLDS = 100
+MOST_CHECKED = 2_000  # points of a space that are checked before a search; the shipped spaces have some hundreds
 LONGEST_NAME = 150  # bytes; several tasks at once add theirs
 SAMPLE = 24  # configs that stand for a space
 
@@ -41,8 +45,7 @@ def check_name(name: str) -> None:
     elif re.match(r"(artifacts$|mlflow\.db|.*\.parquet$)", name, re.IGNORECASE):
         wrong = "a file or folder of that name belongs to all searches under --out"
     if wrong:
-        shown = name if len(name) <= 40 else f"{name[:37]}..."
-        raise BadInput(f"--name cannot be '{shown}': {wrong}; give another")
+        raise BadInput(f"--name cannot be '{shown(name, 40)}': {wrong}; give another")
 
 
 @dataclass(frozen=True)
@@ -70,6 +73,11 @@ class Resources:
     stacked: int = 1  # trials at once in every process that trains
 
     def __post_init__(self) -> None:
+        limits = {"--hours": self.hours, "--gpu-hours": self.gpu_hours, "--gpus-per-trial": self.gpus_per_trial}
+        counts = {"--patience": self.patience, "--max-concurrent": self.max_concurrent}
+        for option, value in {**limits, **counts}.items():
+            if value is not None and not 0 < value <= MOST:
+                raise BadInput(f"{option} cannot be {shown(value)}: it must be greater than 0, and at most {MOST:,}")
         if not 1 <= self.stacked <= MOST_STACKED:
             raise BadInput(f"--stacked must be from 1 to {MOST_STACKED}, not {self.stacked}")
         if self.stacked > 1 and self.gpus_per_trial is not None:
@@ -136,8 +144,12 @@ class Plan:
         for what, value in (("--trials", trials), ("--seeds", final_seeds), ("--top-k", top_k)):
             if value < 1:
                 raise BadInput(f"{what} cannot be {value}: a search needs at least 1")
+            if value > MOST:
+                raise BadInput(f"{what} cannot be {value}: a search takes at most {MOST:,}")
         if folds < 0 or folds == 1:
             raise BadInput(f"--folds cannot be {folds}: noise shows from 2 on; --no-confirm leaves the stage out")
+        if folds > MOST_FOLDS:
+            raise BadInput(f"--folds cannot be {folds}: a search takes at most {MOST_FOLDS}")
         check_name(name)
         largest = 2**31 - 1 - max(folds, final_seeds)  # seeds count on from it
         if not 0 <= seed <= largest:
@@ -167,9 +179,26 @@ class Plan:
             sampler=sampler,
             stopping=stopping,
         )
-        for point in (*plan._corners(), *map(dict, plan.space.start), {}):
-            plan.config_of(point)
+        plan._check_points()
         return plan
+
+    def _check_points(self) -> None:
+        """Refuse a space that may propose what cannot be run; trials that fail one by one would hide it."""
+        self.config_of({})
+        for start in self.space.start:
+            self.config_of(dict(start))
+        tried = set()
+        for point in (*islice(grid.walk(self.space, _judged_together), MOST_CHECKED), *self._corners()):
+            if (key := tuple(point.items())) in tried:
+                continue
+            tried.add(key)
+            try:
+                self.config_of(point)
+            except BadInput as failure:
+                raise BadInput(
+                    f"space '{self.space.name}' can propose what cannot be run: {failure}; or hold a setting with "
+                    "--set, or change the space"
+                ) from None
 
     def config_of(self, point: Mapping[str, Any]) -> RunConfig:
         """The run of a point of the space; keys that it does not set have the task's default."""
@@ -312,6 +341,16 @@ class Plan:
         """What a resumed search must have in common with its beginning."""
         confirm = {"top_k": self.top_k, "folds": self.folds}
         return {"task": self.task.name, "space": self.space.as_dict(), "seed": self.seed, "confirm": confirm}
+
+
+def _judged_together(domain: Domain) -> tuple[Any, ...]:
+    """What settings may forbid each other by: words, and whether a whole number is small, large, odd or even."""
+    if isinstance(domain, Choice):
+        return domain.values
+    if not domain.integer:
+        return (domain.low,)
+    low, high = int(domain.low), int(domain.high)
+    return tuple(dict.fromkeys((low, low + 1, high - 1, high)))
 
 
 def _without(param: Param, gone: Collection[Any]) -> Param | None:

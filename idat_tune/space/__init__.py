@@ -1,0 +1,19 @@
+"""A YAML search space: domains with conditions, checked against RunConfig before anything starts."""
+
+from idat_tune.space.domains import Ask, Choice, Condition, Domain, Param, Range
+from idat_tune.space.files import folder, load, named, parse
+from idat_tune.space.points import Space
+
+__all__ = [
+    "Ask",
+    "Choice",
+    "Condition",
+    "Domain",
+    "Param",
+    "Range",
+    "Space",
+    "folder",
+    "load",
+    "named",
+    "parse",
+]

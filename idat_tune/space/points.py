@@ -1,0 +1,92 @@
+"""A search space as a value: what it proposes, and what of a config lies in it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Self
+
+from idat_tune.config import RunConfig, keys
+from idat_tune.errors import BadInput, unknown
+from idat_tune.space.domains import Ask, Domain, Param
+
+
+def checked(key: Any, value: Any) -> Any:
+    """The value of a key as RunConfig understands it; text that is a number becomes one.
+
+    Raises:
+        BadInput: an unknown key, one that is no business of a space, or a value that RunConfig refuses.
+    """
+    known(key)
+    # Alone among defaults, and with so many epochs that no warm-up is too long: only the value itself is judged.
+    others = {"epochs": 10**6} if key != "epochs" else {"optim.warmup_epochs": 0}
+    return RunConfig.from_flat({"task": "dtd", **others, key: value}).flat()[key]
+
+
+def known(key: Any) -> str:
+    """The key itself, if a space may set it.
+
+    Raises:
+        BadInput: it may not.
+    """
+    if key == "task":
+        raise BadInput("'task' is chosen with --task, not in a space")
+    if key not in keys():
+        raise unknown("setting", key, keys())
+    return str(key)
+
+
+@dataclass(frozen=True)
+class Space:
+    """What a search may try: domains in an order in which conditions come after what they ask about."""
+
+    name: str
+    params: tuple[Param, ...]
+    fixed: tuple[tuple[str, Any], ...] = ()
+    start: tuple[tuple[tuple[str, Any], ...], ...] = ()
+
+    def propose(self, ask: Ask) -> dict[str, Any]:
+        """One point as a flat mapping: fixed keys, and every active param's value from `ask(label, domain)`."""
+        chosen = dict(self.fixed)
+        for param in self.params:
+            if param.key not in chosen and param.active(chosen):
+                chosen[param.key] = ask(param.label, param.domain)
+        return chosen
+
+    def with_fixed(self, fixed: Mapping[str, Any]) -> Self:
+        """The space with some keys held at a value: they are not searched any more."""
+        fixed = {key: checked(key, value) for key, value in fixed.items()}
+        held = {**dict(self.fixed), **fixed}
+        params = tuple(param for param in self.params if param.key not in fixed)
+        start = tuple(tuple({**dict(point), **fixed}.items()) for point in self.start)
+        return type(self)(self.name, params, tuple(held.items()), start)
+
+    def labels_of(self, point: Mapping[str, Any]) -> dict[str, Any] | None:
+        """Label to value for a config, as `propose` would have asked; None if the config lies outside the space."""
+        labels: dict[str, Any] = {}
+
+        def look_up(label: str, domain: Domain) -> Any:
+            param = next(param for param in self.params if param.label == label)
+            labels[label] = point[param.key]
+            return point[param.key]
+
+        proposed = self.propose(look_up)
+        inside = all(point[key] == value for key, value in proposed.items())
+        return labels if inside and all(self._contains(label, value) for label, value in labels.items()) else None
+
+    def _contains(self, label: str, value: Any) -> bool:
+        return value in next(param.domain for param in self.params if param.label == label)
+
+    def part(self, point: Mapping[str, Any]) -> dict[str, Any]:
+        """Of a config found elsewhere what this space searches; nothing if a value lies outside its domains."""
+        chosen, found = dict(self.fixed), {}
+        for param in self.params:
+            if param.key in chosen or param.key not in point or not param.active({**point, **chosen}):
+                continue
+            if not self._contains(param.label, point[param.key]):
+                return {}
+            chosen[param.key] = found[param.key] = point[param.key]
+        return found
+
+    def as_dict(self) -> dict[str, Any]:
+        """A plain mapping that tells two spaces apart, for the manifest."""
+        params = [[param.label, repr(param.domain)] for param in self.params]
+        return {"name": self.name, "params": params, "fixed": dict(self.fixed), "start": [dict(p) for p in self.start]}
