@@ -15,14 +15,15 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from idat_tune import data, tasks, weights
+from idat_tune import data, reading, tasks, weights
 from idat_tune.backbones import RANDOM
 from idat_tune.config import RunConfig
-from idat_tune.errors import BadInput
+from idat_tune.errors import BadInput, shown
 from idat_tune.kinds import KINDS
 from idat_tune.model import AdaptedModel, build
 from idat_tune.tasks import Task
 
+MOST_CHARACTERS = 10_000_000  # of a file of an export
 PIXELS = "pixels.json"  # how images become pixels beyond what the backbone says; absent from older exports
 FILES = (
     "config.yaml",
@@ -229,13 +230,9 @@ def load(folder: str | Path, device: str = "cpu", merge: bool = False) -> Studen
         if not (folder / name).is_file():
             raise BadInput(f"export folder {folder} is incomplete: {name} is missing; it holds {', '.join(FILES)}")
     intensity = _read(folder / PIXELS, _intensity) if (folder / PIXELS).is_file() else None
-    labels = _read(folder / "labels.json", json.loads)
-    metrics = _read(folder / "metrics.json", json.loads)
-    if not isinstance(labels, list) or not labels:
-        raise BadInput(f"{folder / 'labels.json'} must hold a list of class names")
-    if not isinstance(metrics, dict):
-        raise BadInput(f"{folder / 'metrics.json'} must hold a mapping of names to values; export it again")
-    config = _read(folder / "config.yaml", lambda text: _config(yaml.safe_load(text), labels))
+    labels = _read(folder / "labels.json", _labels)
+    metrics = _read(folder / "metrics.json", _metrics)
+    config = _read(folder / "config.yaml", lambda text: _config(reading.yaml_value(text), labels))
     try:
         state = load_file(folder / "adapter.safetensors")
     except (SafetensorError, OSError) as failure:
@@ -259,32 +256,51 @@ def load(folder: str | Path, device: str = "cpu", merge: bool = False) -> Studen
 
 
 def _intensity(text: str) -> tuple[float, float] | None:
-    return data.check_range(json.loads(text)["intensity"])
+    held = reading.json_value(text)
+    if not isinstance(held, dict) or "intensity" not in held:
+        raise BadInput("it must hold the range of values of the images as `intensity`, or null")
+    return data.check_range(held["intensity"])
+
+
+def _labels(text: str) -> list[str]:
+    labels = reading.json_value(text)
+    if not isinstance(labels, list) or len(labels) < 2 or not all(isinstance(label, str) for label in labels):
+        raise BadInput("it must hold a list of class names, two or more")
+    return labels
+
+
+def _metrics(text: str) -> dict[str, Any]:
+    metrics = reading.json_value(text)
+    if not isinstance(metrics, dict):
+        raise BadInput("it must hold a mapping of names to values")
+    return metrics
 
 
 def _weights_of(text: str) -> Mapping[str, Any]:
     """What a provenance says of the student's backbone."""
-    held = json.loads(text)["weights"]["student"]
+    held = reading.json_value(text)["weights"]["student"]
     told = isinstance(held, dict) and isinstance(held.get("file"), str)
     if not told or not isinstance(held.get("sha256"), str | None):
         raise ValueError("it does not say which weights the student was trained with")
     return held
 
 
-def _config(flat: Mapping[str, Any], labels: Sequence[str]) -> RunConfig:
+def _config(flat: Any, labels: Sequence[str]) -> RunConfig:
     """The config; a task of somebody's own, which this machine need not know, is made known by its labels."""
+    if not isinstance(flat, dict):
+        raise BadInput("it must hold a mapping of settings to values")
     task = flat.get("task")
     if isinstance(task, str) and tasks.find(task) is None:
-        names = tuple(str(label) for label in labels)
+        names = tuple(labels)
         tasks.register(Task(task, task, "own", len(names), 0, 5e-3, 5e-5, 0.0, class_names=names))
     return RunConfig.from_flat(flat)
 
 
 def _read(path: Path, parse: Any) -> Any:
+    content = reading.text(path, "file", MOST_CHARACTERS)
     try:
-        return parse(path.read_text(encoding="utf-8"))
+        return parse(content)
     except BadInput as failure:
-        raise BadInput(f"{path}: {failure}") from None
-    except (ValueError, TypeError, AttributeError, KeyError, yaml.YAMLError) as failure:
-        line = str(failure).split("\n")[0]
-        raise BadInput(f"{path} cannot be read: {line}; export it again") from None
+        raise BadInput(f"{path} cannot be read: {failure}; export it again") from None
+    except (ValueError, TypeError, AttributeError, KeyError) as failure:
+        raise BadInput(f"{path} cannot be read: {shown(failure, 160)}; export it again") from None

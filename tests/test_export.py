@@ -1,17 +1,31 @@
 """A student as a folder: what goes in comes out, and what is damaged is refused."""
 
 import json
+from unittest import mock
 
 import pytest
 import torch
 from conftest import glyphs, noise
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
 import idat_tune
-from idat_tune import data, export, run
+from idat_tune import data, export, run, tasks
 from idat_tune.errors import BadInput
+from idat_tune.model import build
 from idat_tune.run import evaluate, to_device
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A folder that tests may spoil for a moment."""
+    config = glyphs(adapter__kind="parallel")
+    folder = tmp_path_factory.mktemp("exports") / "best"
+    student = build(config.student, config.classes, config, seed=0)
+    export.save(folder, config, student.trained_state(), {"test_accuracy": 0.5})
+    return folder
 
 
 @pytest.fixture
@@ -103,6 +117,14 @@ def test_a_folder_that_is_not_there_is_refused(tmp_path):
         ("config.yaml", "task: digits\nadapter.kin: parallel", "unknown setting 'adapter.kin'"),
         ("labels.json", "{}", "must hold a list of class names"),
         ("labels.json", "[", "labels.json cannot be read"),
+        ("labels.json", '["a", ["b"]]', "must hold a list of class names"),
+        ("labels.json", '["a"]', "two or more"),
+        ("config.yaml", "task: digits\ntask: dtd", "'task' stands twice, in lines 1 and 2"),
+        ("config.yaml", "3", "must hold a mapping of settings"),
+        ("config.yaml", "task: digits\nadapter.kind: [a]", "adapter.kind cannot be ['a']"),
+        ("config.yaml", "task: digits\nadapter.hidden_dim: 99999999", "adapter.hidden_dim cannot be 99999999"),
+        ("config.yaml", "[" * 5000, "nested more than 40 deep"),
+        ("metrics.json", '{"a": 1, "a": 2}', "'a' stands there twice"),
         ("metrics.json", "nope", "metrics.json cannot be read"),
         ("metrics.json", "[1]", "must hold a mapping of names to values"),
         ("adapter.safetensors", "nope", "adapter.safetensors is damaged"),
@@ -112,6 +134,34 @@ def test_a_damaged_file_is_named(exported, name, content, sentence):
     folder, _ = exported
     (folder / name).write_text(content)
     assert sentence in refused(folder)
+
+
+SWEEP = settings(max_examples=150, derandomize=True, deadline=None, database=None, suppress_health_check=[*HealthCheck])
+
+
+@SWEEP
+@given(data=st.data())
+def test_a_folder_with_any_byte_changed_loads_or_is_refused_in_a_sentence(whole, data):
+    name = data.draw(st.sampled_from([name for name in export.FILES if name != "README.md"]))
+    sound = (whole / name).read_bytes()
+    # In a file of tensors almost all is numbers; the faults are in its head.
+    first = data.draw(st.integers(0, min(len(sound) - 1, 900)))
+    last = min(len(sound), first + data.draw(st.sampled_from([0, 1, 1, 2, 8, 10**6])))
+    put = data.draw(st.sampled_from([b"", b"0", b"-", b"9", b"[", b"{", b'"', b"\xff", b"\x00", b": ", b"\n", b"null"]))
+    try:
+        (whole / name).write_bytes(sound[:first] + put + sound[last:])
+        # A changed name of the task is taken for one of the user's own.
+        with mock.patch.dict(tasks.TASKS), mock.patch.dict(tasks._BY_KEY):
+            assert idat_tune.load(whole).labels
+    except BadInput as failure:
+        check(str(failure))
+    finally:
+        (whole / name).write_bytes(sound)
+
+
+def check(sentence):
+    assert sentence.isprintable(), sentence
+    assert len(sentence) < 1000, sentence
 
 
 def test_tensors_that_do_not_fit_are_named(exported):
