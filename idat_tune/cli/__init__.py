@@ -5,10 +5,11 @@ import os
 import sys
 from contextlib import suppress
 
-from idat_tune.errors import IdatError
+from idat_tune.errors import IdatError, shown
 from idat_tune.interrupts import Interrupts, interruptible
 
 UNUSABLE = (errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.EACCES, errno.ELOOP, errno.EROFS)  # paths of a user
+MOST_SAID = 2000  # characters of an error; the longest lists of what is known take some hundreds
 LONGEST = 120  # characters of a path in a sentence
 NOT_BEGUN = "error: interrupted before anything was begun; the same command begins it"
 
@@ -38,7 +39,7 @@ def _code(interrupts: Interrupts) -> int:
             return 130
         return left.code if isinstance(left.code, int) else int(left.code is not None)
     except IdatError as failure:
-        _say(f"error: {failure}")
+        _say(f"error: {shown(failure, MOST_SAID)}")
         return failure.exit_code
     except KeyboardInterrupt:
         _say(NOT_BEGUN)

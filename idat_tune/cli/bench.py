@@ -5,8 +5,7 @@ from typing import Annotated
 
 import typer
 
-from idat_tune.cli.shared import Json, app, print_json
-from idat_tune.errors import BadInput
+from idat_tune.cli.shared import Json, app, check_whole, given_path, print_json
 
 
 @app.command()
@@ -20,16 +19,19 @@ def bench(
     trials: Annotated[int, typer.Option(metavar="N", help="Trials of the longest replayed search.")] = 32,
     processes: Annotated[int, typer.Option(metavar="N", help="Replays at once.")] = 1,
     table: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Recorded curves; those of the package if absent.")
+        Path | None,
+        typer.Option(metavar="FILE", parser=given_path, help="Recorded curves; those of the package if absent."),
     ] = None,
     picture: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Draw accuracy against epochs there, as PNG or SVG.")
+        Path | None,
+        typer.Option(metavar="FILE", parser=given_path, help="Draw accuracy against epochs there, as PNG or SVG."),
     ] = None,
     as_json: Json = False,
 ) -> None:
     """Replay searches on recorded learning curves, without training: what do sampler, stopping and confirming give?"""
-    if processes < 1:
-        raise BadInput(f"--processes cannot be {processes}: it takes at least 1")
+    check_whole("--processes", processes, 1, 1000)
+    check_whole("--replays", replays, 1, 10**6)
+    check_whole("--trials", trials, 1, 10**6)
     from idat_tune.replay import table as recorded
     from idat_tune.replay.compare import compare as compared
     from idat_tune.replay.picture import draw

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from idat_tune.cli.shared import Json, app, console, print_json, program, progress
+from idat_tune.cli.shared import Json, app, console, given_path, print_json, program, progress
 from idat_tune.errors import BadInput
 
 _MOST_SHOWN = 40  # of the kinds of things that were left out
@@ -21,13 +21,18 @@ app.add_typer(data_app, name="data")
 Tasks = Annotated[
     list[str], typer.Option("--task", metavar="NAME", help="A task or group; may be given several times.")
 ]
-Folder = Annotated[Path | None, typer.Option("--data", metavar="DIR", help="The store, where not the default one.")]
+Folder = Annotated[
+    Path | None, typer.Option("--data", metavar="DIR", parser=given_path, help="The store, where not the default one.")
+]
 
 
 @data_app.command("import")
 def import_(
     source: Annotated[
-        Path, typer.Option("--from", metavar="PATH", help="A folder, archive or list: VTAB-1K, or your images.")
+        Path,
+        typer.Option(
+            "--from", metavar="PATH", parser=given_path, help="A folder, archive or list: VTAB-1K, or your images."
+        ),
     ],
     task: Tasks = [],  # noqa: B006
     kind: Annotated[str, typer.Option(help="What PATH is, where it is not to be found out.")] = "auto",
@@ -162,7 +167,9 @@ def list_(folder: Folder = None, as_json: Json = False) -> None:
 
 @data_app.command()
 def export(
-    to: Annotated[Path, typer.Argument(metavar="FOLDER", help="A new folder; it gets one for each class.")],
+    to: Annotated[
+        Path, typer.Argument(metavar="FOLDER", parser=given_path, help="A new folder; it gets one for each class.")
+    ],
     task: Annotated[str, typer.Option(metavar="NAME", help="A task.")],
     split: Annotated[str, typer.Option(metavar="SPLIT", help="train, val, trainval or test.")] = "test",
     count: Annotated[int | None, typer.Option(metavar="N", help="Only the first N; all if absent.")] = None,

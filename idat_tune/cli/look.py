@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from idat_tune.cli.shared import OUT, Json, Out, Set, app, console, print_json, program
+from idat_tune.cli.shared import OUT, Json, Out, Set, app, check_whole, console, held, print_json, program
 from idat_tune.errors import BadInput
 
 
@@ -18,13 +18,10 @@ def describe(
     as_json: Json = False,
 ) -> None:
     """Trainable parameters, FLOPs and predicted memory of a config, without weights."""
-    from idat_tune.config import RunConfig, parse_assignments
+    from idat_tune.config import RunConfig
 
-    changes = {"student": student, "teacher": teacher}
-    given = {key: value for key, value in changes.items() if value is not None}
-    config = RunConfig.for_task(task, {**parse_assignments(assignments), **given})
-    if classes is not None and classes < 2:
-        raise BadInput(f"--classes cannot be {classes}: a task has at least 2")
+    config = RunConfig.for_task(task, held(assignments, student=student, teacher=teacher))
+    check_whole("--classes", classes, 2, 10**6)
     from idat_tune import cost
 
     found = cost.describe(config, classes)

@@ -1,6 +1,5 @@
 """The commands that train: search and train."""
 
-import shlex
 import sys
 import time
 from collections.abc import Iterator
@@ -9,7 +8,21 @@ from typing import Annotated, Any
 
 import typer
 
-from idat_tune.cli.shared import OUT, Json, Out, Set, Weights, app, check_positive, console, print_json, program
+from idat_tune.cli.shared import (
+    OUT,
+    Json,
+    Out,
+    Set,
+    Weights,
+    app,
+    check_positive,
+    console,
+    given_path,
+    held,
+    print_json,
+    printed,
+    program,
+)
 from idat_tune.errors import BadInput
 
 
@@ -76,23 +89,14 @@ def search(
 ) -> None:
     """Search the best config of a task, train it on train and val, test it once."""
     from idat_tune import tasks
-    from idat_tune.config import parse_assignments
     from idat_tune.search import Resources, plan_search
     from idat_tune.search.plan import FOLDS, HALVING, TOP_K, TPE, check_name
 
-    check_positive("--hours", hours)
-    check_positive("--gpu-hours", gpu_hours)
-    check_positive("--patience", patience)
+    resources = Resources(hours, gpus_per_trial, max_concurrent, address, gpu_hours, patience, stacked)
     check_positive("--price-per-hour", price_per_hour)
-    check_positive("--gpus-per-trial", gpus_per_trial)
-    check_positive("--max-concurrent", max_concurrent)
     if price_per_hour is not None and not dry_run:
         raise BadInput("--price-per-hour goes with --dry-run, which says what a search would cost")
-    fixed = parse_assignments(assignments)
-    if "task" in fixed:
-        raise BadInput("the task is chosen with --task, not with --set")
-    if epochs is not None:
-        fixed["epochs"] = epochs
+    fixed = held(assignments, epochs=epochs)
     chosen = tasks.select(task)
     several = len(chosen) > 1
     if name is not None:
@@ -112,14 +116,13 @@ def search(
             reopen_test=reopen_test,
             out=out,
             name=f"{name}-{known.name}" if several else name,
-            sampler=sampler or TPE,
-            stopping=stopping or HALVING,
+            sampler=TPE if sampler is None else sampler,
+            stopping=HALVING if stopping is None else stopping,
         )
         for known in chosen
     ]
     for plan in plans:
         _caution(plan)
-    resources = Resources(hours, gpus_per_trial, max_concurrent, address, gpu_hours, patience, stacked)
     if dry_run:
         _dry_run(plans, resources, price_per_hour, as_json)
         return
@@ -216,7 +219,7 @@ def _overview(results: list[dict[str, Any]], path: Path) -> Path:
 
     rows = overview(results)
     write_table(path, rows)
-    Console(stderr=True, highlight=False, soft_wrap=True).print(overview_table(rows))
+    Console(stderr=True, highlight=False, soft_wrap=True, markup=False).print(overview_table(rows))
     return path
 
 
@@ -226,7 +229,7 @@ def _compare(out: Path, tracking_uri: str) -> str:
 
     if tracking_uri.startswith("http"):
         return tracking.shown(tracking_uri)
-    return f"{program()} ui --out {shlex.quote(str(out))}"
+    return f"{program()} {printed('ui', '--out', out)}"
 
 
 def command_again(name: str) -> str:
@@ -237,7 +240,7 @@ def command_again(name: str) -> str:
             next(words, None)
         elif not word.startswith("--name="):
             kept.append(word)
-    return f"{program()} {shlex.join([*kept, '--name', name])}"
+    return f"{program()} {printed(*kept, '--name', name)}"
 
 
 def _show(result: dict[str, Any]) -> None:
@@ -249,14 +252,16 @@ def _show(result: dict[str, Any]) -> None:
     paper.print(result["verdict"], markup=False)
     if result["winner"] and result["winner"]["test_accuracy"]:
         paper.print(f"\nthe student   {result['best']}", markup=False)
-        paper.print(f"use it        {program()} predict {shlex.quote(result['best'])} IMAGE...", markup=False)
+        paper.print(f"use it        {program()} {printed('predict', result['best'])} IMAGE...", markup=False)
     paper.print(f"all figures   {result['out']}/trials.parquet, epochs.parquet, manifest.json", markup=False)
 
 
 @app.command()
 def train(
     task: Annotated[str, typer.Option(help="A task.")],
-    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Export the student into this folder.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", parser=given_path, help="Export the student into this folder.")
+    ] = None,
     assignments: Set = [],  # noqa: B006
     weights: Weights = None,
     test: Annotated[bool, typer.Option("--test", help="Train on train and val and measure on the test split.")] = False,
@@ -265,9 +270,9 @@ def train(
 ) -> None:
     """One run with the task's default config, changed by --set; measures on the val split."""
     from idat_tune import tasks
-    from idat_tune.config import RunConfig, parse_assignments
+    from idat_tune.config import RunConfig
 
-    config = RunConfig.for_task(tasks.get(task).name, parse_assignments(assignments))
+    config = RunConfig.for_task(tasks.get(task).name, held(assignments))
     from idat_tune import data
 
     data.require(config.task)

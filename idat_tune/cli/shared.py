@@ -1,7 +1,9 @@
 """What all commands share: the application, common options, printing."""
 
 import json
+import math
 import os
+import shlex
 import shutil
 import sys
 from collections.abc import Callable, Iterator
@@ -13,7 +15,7 @@ import typer
 import typer.core
 
 from idat_tune import __version__
-from idat_tune.errors import BadInput, Interrupted
+from idat_tune.errors import BadInput, Interrupted, shown
 
 ORDER = ("search", "train", "predict", "data", "describe", "tasks", "ui", "doctor", "bench")
 
@@ -21,8 +23,19 @@ ORDER = ("search", "train", "predict", "data", "describe", "tasks", "ui", "docto
 CUT = "interrupted; nothing that was unfinished is kept, and the same command begins it again"
 
 
+UsageError: type[Exception] = typer.BadParameter.__mro__[1]  # which typer has under changing names
+
+
 class _Ordered(typer.core.TyperGroup):
-    """Lists commands as a user meets them, and says so when one is interrupted."""
+    """Lists commands as a user meets them; what typer finds wrong, or an interrupt, is told as our own errors are."""
+
+    def main(self, *args: Any, **extra: Any) -> Any:
+        """Run a command and leave with its exit code."""
+        try:
+            code = super().main(*args, **{**extra, "standalone_mode": False})
+        except UsageError as failure:
+            raise _told(failure) from None
+        raise SystemExit(code or 0)
 
     def list_commands(self, ctx: Any) -> list[str]:
         return sorted(super().list_commands(ctx), key=ORDER.index)
@@ -32,6 +45,19 @@ class _Ordered(typer.core.TyperGroup):
             return super().invoke(ctx)
         except KeyboardInterrupt:  # else typer leaves without a word
             raise Interrupted(CUT) from None
+
+
+def _told(failure: Any) -> BadInput:
+    """An error of typer's as one of ours."""
+    if type(failure).__name__ == "NoArgsIsHelpError":  # a group of commands without any: its help is the answer
+        typer.echo(failure.format_message(), err=True)
+        raise SystemExit(failure.exit_code)
+    found = failure.format_message().rstrip(".")
+    words, context = ["--help"], failure.ctx
+    while context and context.parent:
+        words.insert(0, context.info_name)
+        context = context.parent
+    return BadInput(f"{found[:1].lower()}{found[1:]}; see {' '.join([program(), *words])}")
 
 
 app = typer.Typer(
@@ -45,8 +71,31 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
+
+def given_path(text: str | Path) -> Path:
+    """A path of the command line, `~` resolved; whether something is there is its user's business.
+
+    Raises:
+        BadInput: nothing can have that name, or it cannot be looked at.
+    """
+    if not str(text).strip():
+        raise BadInput("a path is empty; name a file or a folder, '.' for this one")
+    try:
+        path = Path(text).expanduser()
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        pass
+    except (OSError, ValueError, RuntimeError) as failure:  # too long, a loop or forbidden; a zero byte; no such user
+        reason = failure.strerror if isinstance(failure, OSError) else str(failure).rstrip(".")
+        raise BadInput(f"path {shown(text, 100)} cannot be used: {reason}; choose another") from None
+    return path
+
+
 Set = Annotated[list[str], typer.Option("--set", metavar="KEY=VALUE", help="Hold a setting, such as optim.lr=1e-3.")]
-Out = Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder of all searches and of the tracking store.")]
+Out = Annotated[
+    Path,
+    typer.Option("--out", metavar="DIR", parser=given_path, help="Folder of all searches and of the tracking store."),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout, everything else on stderr.")]
 OUT = Path("runs")
 
@@ -63,6 +112,7 @@ Weights = Annotated[
     typer.Option(
         "--weights",
         metavar="DIR",
+        parser=given_path,
         callback=_name_weights,
         help="Folder of pretrained weights, <timm name>.safetensors.",
     ),
@@ -81,15 +131,43 @@ def _before_any_command(
     data.register_own()
 
 
+def held(assignments: list[str], **options: Any) -> dict[str, Any]:
+    """Dotted keys that --set and options of their own hold at a value; an option that was not given is None.
+
+    Raises:
+        BadInput: a key is unknown, has no value, or is given twice; or it is the task, which has an option.
+    """
+    from idat_tune.config import parse_assignments
+
+    found = parse_assignments(assignments)
+    if "task" in found:
+        raise BadInput("the task is chosen with --task, not with --set")
+    for key, value in options.items():
+        if value is not None and key in found:
+            raise BadInput(f"{key} is given twice: --{key} {shown(value)} and --set {key}={found[key]}; keep one")
+    return {**found, **{key: value for key, value in options.items() if value is not None}}
+
+
 def print_json(value: Any) -> None:
     """One line of JSON on stdout."""
     typer.echo(json.dumps(value))
 
 
 def check_positive(option: str, value: float | None) -> None:
-    """Refuse a number that must be greater than 0; none at all is fine."""
-    if value is not None and not value > 0:
-        raise BadInput(f"{option} cannot be {value:g}: it must be greater than 0")
+    """Refuse a number that is not greater than 0 and finite; none at all is fine."""
+    if value is not None and not 0 < value < math.inf:
+        raise BadInput(f"{option} cannot be {value:g}: it must be greater than 0, and finite")
+
+
+def check_whole(option: str, value: int | None, least: int, most: int) -> None:
+    """Refuse a whole number outside its bounds; none at all is fine."""
+    if value is not None and not least <= value <= most:
+        raise BadInput(f"{option} cannot be {shown(value)}: it goes from {least:,} to {most:,}")
+
+
+def printed(*words: object) -> str:
+    """Words of a command line, quoted where a shell would read them otherwise."""
+    return shlex.join(map(str, words))
 
 
 def program() -> str:
@@ -97,15 +175,16 @@ def program() -> str:
     if shutil.which("idat-tune"):
         return "idat-tune"
     as_module = Path(sys.argv[0]).name == "__main__.py"
-    return f"{sys.executable} -m idat_tune.cli" if as_module else sys.argv[0]
+    return printed(sys.executable, "-m", "idat_tune.cli") if as_module else printed(sys.argv[0])
 
 
 def console() -> Any:
     """Where tables go: as wide as the terminal, or wide enough for any table where there is none."""
     from rich.console import Console
 
-    found = Console(highlight=False, soft_wrap=True)
-    return found if found.is_terminal else Console(highlight=False, soft_wrap=True, width=140)
+    # No markup: paths and names may hold brackets.
+    found = Console(highlight=False, soft_wrap=True, markup=False)
+    return found if found.is_terminal else Console(highlight=False, soft_wrap=True, markup=False, width=140)
 
 
 @contextmanager
@@ -114,7 +193,7 @@ def progress(what: str, hidden: bool) -> Iterator[Callable[[int, int], None] | N
     from rich.console import Console
     from rich.progress import Progress
 
-    screen = Console(stderr=True)
+    screen = Console(stderr=True, markup=False)
     if hidden or not screen.is_terminal:
         yield None
         return

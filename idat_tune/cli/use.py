@@ -8,14 +8,18 @@ from typing import Annotated, Any
 
 import typer
 
-from idat_tune.cli.shared import Json, Weights, app, print_json, progress
+from idat_tune.cli.shared import Json, Weights, app, given_path, print_json, progress
 from idat_tune.errors import BadInput
 
 
 @app.command()
 def predict(
-    folder: Annotated[Path, typer.Argument(metavar="EXPORT", help="A folder that a search or train exported.")],
-    images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Files, folders, or quoted patterns.")],
+    folder: Annotated[
+        Path, typer.Argument(metavar="EXPORT", parser=given_path, help="A folder that a search or train exported.")
+    ],
+    images: Annotated[
+        list[Path], typer.Argument(metavar="IMAGE...", parser=given_path, help="Files, folders, or quoted patterns.")
+    ],
     top: Annotated[int, typer.Option(metavar="K", help="Labels per image, the most probable first.")] = 1,
     weights: Weights = None,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print a table of comma-separated values.")] = False,

@@ -114,6 +114,8 @@ def _splits(path: Path) -> tuple[dict[str, Rows], list[Path]]:
         if file not in others:
             split = own.OFFICIAL_NAME[name or "train"]
             found.setdefault(split, {}).setdefault(file.parent, []).append(file)
+    if not found:
+        raise BadInput(f"{path} has no Arrow or Parquet files, such as a Hugging Face data set has")
     for split, folders in found.items():
         if len(folders) > 1:
             raise BadInput(f"{path} has the split {split} more than once: {' and '.join(map(str, folders))}; name one")

@@ -48,13 +48,20 @@ class Manifest:
 
 
 def folder(given: Path | None = None) -> Path:
-    """Where images are kept: `given`, else the environment's IDAT_TUNE_DATA, else in the user's cache folder."""
-    if given is not None:
-        return Path(given).expanduser()
-    if named := os.environ.get("IDAT_TUNE_DATA"):
-        return Path(named).expanduser()
-    cache = os.environ.get("XDG_CACHE_HOME")
-    return (Path(cache) if cache else Path.home() / ".cache") / "idat-tune" / "data"
+    """Where images are kept: `given`, else the environment's IDAT_TUNE_DATA, else in the user's cache folder.
+
+    Raises:
+        BadInput: a name begins with a `~` that stands for nobody, or this user has no home.
+    """
+    named = given or os.environ.get("IDAT_TUNE_DATA")
+    try:
+        if named:
+            return Path(named).expanduser()
+        cache = os.environ.get("XDG_CACHE_HOME")
+        return (Path(cache) if cache else Path.home() / ".cache") / "idat-tune" / "data"
+    except RuntimeError:
+        where = f"{named} begins with a user that" if named else "this user"
+        raise BadInput(f"{where} has no home folder; name a folder for images with IDAT_TUNE_DATA") from None
 
 
 def place(name: str, root: Path | None = None) -> Path:

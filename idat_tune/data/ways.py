@@ -22,9 +22,10 @@ from idat_tune.data import (
 )
 from idat_tune.data.importing import Imported, Progress
 from idat_tune.data.sources import Choices, Source
-from idat_tune.errors import BadInput, unknown
+from idat_tune.errors import BadInput, shown, unknown
 from idat_tune.tasks import Task
 
+MOST_SEED = 2**31 - 1  # the next one draws val
 KINDS = ("auto", "prepared", "images", "list", "huggingface", "tfds")
 
 
@@ -80,6 +81,8 @@ def sources(
         raise unknown("layout", decided.layout, layouts.LAYOUTS)
     if decided.train_images is not None and decided.train_images < 2:
         raise BadInput(f"{decided.train_images} training images are too few; val takes one, so it needs two")
+    if not 0 <= decided.seed < MOST_SEED:
+        raise BadInput(f"the seed of a split cannot be {shown(decided.seed)}: it goes from 0 to {MOST_SEED - 1:,}")
     try:
         return _sources(_existing(path), names, kind, any_size, decided)
     except OSError as failure:
