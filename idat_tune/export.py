@@ -274,7 +274,7 @@ def _weights_of(text: str) -> Mapping[str, Any]:
 def _config(flat: Mapping[str, Any], labels: Sequence[str]) -> RunConfig:
     """The config; a task of somebody's own, which this machine need not know, is made known by its labels."""
     task = flat.get("task")
-    if isinstance(task, str) and tasks.find(task) is None:
+    if isinstance(task, str) and tasks.seek(task) is None:
         names = tuple(str(label) for label in labels)
         tasks.register(Task(task, task, "own", len(names), 0, 5e-3, 5e-5, 0.0, class_names=names))
     return RunConfig.from_flat(flat)
