@@ -158,8 +158,9 @@ class RunConfig(_Frozen):
     def for_task(cls, name: str, changes: Mapping[str, Any] | None = None) -> Self:
         """The paper's config for a task, with `changes` on top.
 
-        Unless `changes` say otherwise, warm-up takes a tenth of the epochs (10 of 100 in the paper), and the
-        teacher is the one that goes with the student.
+        Unless `changes` say otherwise, warm-up takes a tenth of the epochs (10 of 100 in the paper) and at least one
+        where there are two, or short runs would start at the full rate; and the teacher is the one that goes with the
+        student.
 
         Raises:
             BadInput: unknown task or key, or a value out of range.
@@ -178,7 +179,7 @@ class RunConfig(_Frozen):
         }
         epochs = flat["epochs"]
         if "optim.warmup_epochs" not in flat and str(epochs).isdigit():
-            flat["optim.warmup_epochs"] = int(epochs) // 10
+            flat["optim.warmup_epochs"] = max(1, int(epochs) // 10) if int(epochs) > 1 else 0
         return cls.from_flat(flat)
 
     def flat(self) -> dict[str, Any]:
