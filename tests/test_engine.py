@@ -1,6 +1,7 @@
 """The lean engine: each shortcut gives what the plain path gives."""
 
 import gc
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from idat_tune.data import Images
 from idat_tune.distill import distillation
+from idat_tune.engine import room
 from idat_tune.engine.devices import bf16, choose_attention, choose_device
 from idat_tune.engine.optimizer import decay_groups, scheduler_for
 from idat_tune.engine.resident import Resident
@@ -186,16 +188,63 @@ def test_a_worker_computes_a_prefix_once_for_all_splits_of_its_images():
     assert len({part.data_ptr() for (part,) in parts}) == 2
 
 
-def test_prefixes_that_find_no_room_are_not_kept(monkeypatch):
+def room_for(monkeypatch, many):
+    """Let as many bytes find room; what other tests left alive is gone."""
+    gc.collect()
+    monkeypatch.setattr("idat_tune.engine.room.CPU_ROOM", many)
+
+
+def bytes_of(training):
+    return sum(part.nbytes for parts in training.engine.parts for part in parts)
+
+
+@pytest.mark.parametrize("staged", [False, True])
+def test_prefixes_that_are_alive_never_take_more_than_their_room(staged, monkeypatch):
+    resident = Resident(noise(96), torch.device("cpu"), staged)
+    most = 2 * bytes_of(run_on(Resident(noise(96), torch.device("cpu"), False), glyphs(), *halves()))
+    room_for(monkeypatch, most)
+    held = []
+    for kind in ("sequential", "parallel", "parallel_shared", "convpass", "vpt_deep", "sequential"):
+        list(run_on(resident, glyphs(adapter__kind=kind, epochs=1), *halves()))
+        gc.collect()
+        held.append(resident.prefix_bytes())
+        alive = {part.data_ptr(): part.nbytes for part in room._ALIVE}
+        assert sum(alive.values()) == held[-1]
+    assert max(held) <= most
+    assert min(held) > 0
+
+
+def test_a_prefix_that_a_run_holds_is_counted_though_the_worker_has_let_go_of_it(monkeypatch):
     resident = Resident(noise(96), torch.device("cpu"))
     kept = run_on(resident, glyphs(), *halves())
-    monkeypatch.setattr("idat_tune.engine.resident.CPU_ROOM", 2 * resident.prefix_bytes())
-    for kind in ("parallel", "parallel_shared", "sequential"):
-        run_on(resident, glyphs(adapter__kind=kind), *halves())
-        assert resident.prefix_bytes() <= 2 * sum(part.nbytes for (part,) in kept.engine.parts)
-    monkeypatch.setattr("idat_tune.engine.resident.CPU_ROOM", 1000)
-    without = run_on(resident, glyphs(), *halves())
-    assert without.engine.parts[0][0] is resident.pixels
+    room_for(monkeypatch, 2 * bytes_of(kept))
+    beside = run_on(resident, glyphs(adapter__kind="vpt_deep"), *halves())
+    without = run_on(resident, glyphs(adapter__kind="lora", adapter__hidden_dim=4), *halves())
+    assert [training.engine.splits[0].cuts for training in (kept, beside, without)] == [True, True, False]
+    assert resident.prefix_bytes() == bytes_of(kept) + bytes_of(beside)
+
+
+def test_all_workers_of_a_process_share_one_budget(monkeypatch):
+    first, second = (Resident(noise(96), torch.device("cpu")) for _ in range(2))
+    kept = run_on(first, glyphs(), *halves())
+    room_for(monkeypatch, 2 * bytes_of(kept) - 1)
+    assert not run_on(second, glyphs(), *halves()).engine.splits[1].cuts
+    del kept, first
+    gc.collect()
+    assert run_on(second, glyphs(), *halves()).engine.splits[1].cuts
+
+
+def test_workers_that_share_a_gpu_divide_its_room(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: SimpleNamespace(total_memory=80 * 2**30))
+    assert [room.room(torch.device("cuda"), share) / 2**30 for share in (1.0, 0.25)] == [10, 2.5]
+
+
+def test_a_run_without_room_for_its_prefix_learns_the_same(monkeypatch):
+    resident = Resident(noise(96), torch.device("cpu"))
+    kept = run_on(resident, glyphs(), *halves())
+    room_for(monkeypatch, 1000)
+    without = run_on(Resident(noise(96), torch.device("cpu")), glyphs(), *halves())
+    assert not without.engine.splits[0].cuts
     losses = [[epoch.train_loss for epoch in training] for training in (kept, without)]
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
 
@@ -238,6 +287,8 @@ def test_a_run_out_of_memory_says_which_and_the_worker_lives_on(staged):
         list(training)
     assert "cpu ran out of memory: student glyph_base, teacher glyph_small" in str(caught.value)
     assert "batch_size 64; take a smaller batch_size" in str(caught.value)
+    del training, caught  # which holds it too
+    gc.collect()
     assert resident.prefix_bytes() == 0
     assert before == state_bytes(run_on(resident, config, *halves()))
 

@@ -53,6 +53,19 @@ def _computes(kind: str, instead: str) -> bool:
         return False
 
 
+def broken(device: torch.device) -> bool:
+    """Whether a device that computed before does so no more: after some errors CUDA fails until the process ends."""
+    if device.type != "cuda":
+        return False
+    try:
+        torch.cuda.synchronize(device)
+        return torch.ones(2, device=device).sum().item() != 2
+    except torch.OutOfMemoryError:
+        return False
+    except RuntimeError:
+        return True
+
+
 def bf16(config: RunConfig, device: torch.device) -> bool:
     """Whether a run multiplies in bf16: on CUDA unless fp32 is asked for or the GPU is too old, elsewhere if asked."""
     if config.precision == "auto":
@@ -65,12 +78,17 @@ def autocast(config: RunConfig, device: torch.device) -> AbstractContextManager:
     return torch.autocast(device.type, dtype=torch.bfloat16) if bf16(config, device) else nullcontext()
 
 
+def fused(low_precision: bool, device: torch.device) -> bool:
+    """Whether attention is one kernel: everywhere but in bf16 on a CPU, where plain products were measured faster."""
+    return not (low_precision and device.type == "cpu")
+
+
 def choose_attention(model: nn.Module, low_precision: bool, device: torch.device) -> None:
-    """Fused attention everywhere but in bf16 on a CPU, where it was measured to be slower than the plain products."""
+    """Let all attention of a model be computed as is best there."""
     for module in model.modules():
         if hasattr(module, "fused_attn"):
             attention: Any = module
-            attention.fused_attn = not (low_precision and device.type == "cpu")
+            attention.fused_attn = fused(low_precision, device)
 
 
 def default_generator(device: torch.device) -> torch.Generator:
