@@ -90,7 +90,7 @@ class RunConfig(_Frozen):
     epochs: int = Field(100, ge=1)
     batch_size: int = Field(32, ge=1)
     seed: int = Field(0, ge=0, lt=2**31)
-    precision: Literal["auto", "bf16", "fp32"] = Field("auto", description="auto: bf16 on CUDA, else fp32")
+    precision: Literal["auto", "bf16", "fp32"] = Field("auto", description="auto: bf16 where it is faster")
     device: str = Field("auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")
     image_size: int | None = Field(
         None, ge=8, le=2048, description="pixels both ways, for student and teacher; the backbones' own unless given"

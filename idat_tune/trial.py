@@ -16,7 +16,7 @@ from idat_tune import data, weights
 from idat_tune.config import RunConfig
 from idat_tune.data import Images
 from idat_tune.engine.compiling import pays
-from idat_tune.engine.devices import broken, choose_device
+from idat_tune.engine.devices import bf16, broken, choose_device
 from idat_tune.engine.memory import watched
 from idat_tune.engine.resident import Resident
 from idat_tune.errors import Diverged, OutOfMemory
@@ -41,6 +41,12 @@ def gpu_share() -> float:
     if not ray.is_initialized() or ray.get_runtime_context().get_actor_id() is None:
         return 1.0
     return min(1.0, ray.get_runtime_context().get_assigned_resources().get("GPU") or 1.0)
+
+
+def precision_of(config: RunConfig) -> str:
+    """What a run of that config computes in, on a worker like this one: bf16 or fp32."""
+    settle()
+    return "bf16" if bf16(config, choose_device(config.device)) else "fp32"
 
 
 def twice(work: Callable[[], Any]) -> Any:

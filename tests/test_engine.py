@@ -1,6 +1,7 @@
 """The lean engine: each shortcut gives what the plain path gives."""
 
 import gc
+import time
 from types import SimpleNamespace
 
 import pytest
@@ -11,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from idat_tune.data import Images
 from idat_tune.distill import distillation
-from idat_tune.engine import room
+from idat_tune.engine import devices, room
 from idat_tune.engine.devices import bf16, choose_attention, choose_device
 from idat_tune.engine.optimizer import decay_groups, scheduler_for
 from idat_tune.engine.resident import Resident
@@ -21,6 +22,7 @@ from idat_tune.kinds import KINDS
 from idat_tune.model import build, build_pair
 from idat_tune.run import run, run_on
 
+PRECISIONS = ("auto", "bf16", "fp32")
 VIT, SWIN = "random:vit_tiny_patch16_224", "random:swin_tiny_patch4_window7_224"
 
 
@@ -331,3 +333,43 @@ def test_attention_is_fused_but_in_bf16_on_a_cpu():
 def test_an_old_gpu_computes_in_fp32_unless_told_otherwise(precision, capability, wanted, monkeypatch):
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
     assert bf16(glyphs(precision=precision), torch.device("cuda")) is wanted
+
+
+@pytest.mark.parametrize(
+    ("student", "faster", "wanted"),
+    [
+        ("vit_small", True, True),
+        ("vit_small", False, False),
+        ("random:swin_small", True, True),
+        ("glyph_base", True, False),
+        ("random:glyph_small", True, False),
+    ],
+)
+def test_auto_takes_bf16_on_a_cpu_that_is_faster_in_it_but_for_what_is_tiny(student, faster, wanted, monkeypatch):
+    monkeypatch.setattr(devices, "faster_in_bf16", lambda: faster)
+    config = glyphs(student=student, teacher="none")
+    by_precision = {given: bf16(config.updated({"precision": given}), torch.device("cpu")) for given in PRECISIONS}
+    assert by_precision == {"auto": wanted, "bf16": True, "fp32": False}
+
+
+@pytest.mark.parametrize(("times", "wanted"), [(0.5, False), (1.1, False), (2.0, True), (7.0, True)])
+def test_what_is_faster_is_measured_once_in_a_process(times, wanted, monkeypatch):
+    asked = []
+
+    def seconds(dtype):
+        asked.append(dtype)
+        return times if dtype is torch.float32 else 1.0
+
+    monkeypatch.setattr(devices, "_seconds_of_a_product", seconds)
+    devices.faster_in_bf16.cache_clear()
+    try:
+        assert [devices.faster_in_bf16() for _ in range(3)] == [wanted] * 3
+    finally:
+        devices.faster_in_bf16.cache_clear()
+    assert len(asked) == 2
+
+
+def test_a_product_is_measured_in_the_blink_of_an_eye():
+    began = time.thread_time()
+    assert all(devices._seconds_of_a_product(dtype) > 0 for dtype in (torch.float32, torch.bfloat16))
+    assert time.thread_time() - began < 2
