@@ -19,8 +19,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from benchmarks.released import Eager, Released
 from idat_tune.config import RunConfig
 from idat_tune.data import Images
+from idat_tune.engine.recording import Recorder
 from idat_tune.engine.resident import Resident
-from idat_tune.engine.split import Split
+from idat_tune.engine.split import Parts, Split
 from idat_tune.engine.stage import Epoch
 from idat_tune.engine.staged import Staged
 
@@ -51,9 +52,9 @@ NO_WORK = ("detach", "empty", "_unsafe_view", "profiler", "_local_scalar_dense")
 class Uncut(Resident):
     """Without prefix cache and without a shortened last block."""
 
-    def split(self, model: Any, config: RunConfig, whole: bool) -> Split:
+    def cut(self, name: str, model: Any, config: RunConfig, whole: bool = False) -> tuple[Split, Parts]:
         """The whole model."""
-        return Split(model, whole=True)
+        return super().cut(name, model, config, whole=True)
 
 
 class Lean:
@@ -73,7 +74,7 @@ class Lean:
         epochs = [Epoch(order.to(self.device), self.lr, self.weight)] * self.runs
         if self.recorded:
             return Staged.train_together(self.engines, epochs)[0]
-        with patch("idat_tune.engine.stage.recorded", lambda function, *_: function):
+        with patch.object(Recorder, "recorded", lambda _, function, undone: function):
             return Staged.train_together(self.engines, epochs)[0]
 
     def losses(self, order: Tensor) -> list[float]:

@@ -2,8 +2,19 @@
 
 from typing import Any
 
+from idat_tune import tasks
+
 __version__ = "0.1.0"
 __all__ = ["RunConfig", "load"]
+
+
+def _register_own() -> None:
+    from idat_tune import data  # no sooner, as it stands below what asks for tasks
+
+    data.register_own()
+
+
+tasks.learn_from(_register_own)
 
 
 def __getattr__(name: str) -> Any:

@@ -97,7 +97,7 @@ class RunConfig(_Frozen):
     epochs: int = Field(100, ge=1, le=MOST_EPOCHS)
     batch_size: int = Field(32, ge=1, le=MOST_AT_ONCE)
     seed: int = Field(0, ge=0, lt=2**31)
-    precision: Literal["auto", "bf16", "fp32"] = Field("auto", description="auto: bf16 on CUDA, else fp32")
+    precision: Literal["auto", "bf16", "fp32"] = Field("auto", description="auto: bf16 where it is faster")
     device: str = Field("auto", pattern=r"^(auto|cpu|mps|cuda(:[0-9]{1,3})?)$")
     image_size: int | None = Field(
         None, ge=8, le=2048, description="pixels both ways, for student and teacher; the backbones' own unless given"
@@ -165,8 +165,9 @@ class RunConfig(_Frozen):
     def for_task(cls, name: str, changes: Mapping[str, Any] | None = None) -> Self:
         """The paper's config for a task, with `changes` on top.
 
-        Unless `changes` say otherwise, warm-up takes a tenth of the epochs (10 of 100 in the paper), and the
-        teacher is the one that goes with the student.
+        Unless `changes` say otherwise, warm-up takes a tenth of the epochs (10 of 100 in the paper) and at least one
+        where there are two, or short runs would start at the full rate; and the teacher is the one that goes with the
+        student.
 
         Raises:
             BadInput: unknown task or key, or a value out of range.
@@ -187,7 +188,7 @@ class RunConfig(_Frozen):
         }
         epochs = flat["epochs"]
         if "optim.warmup_epochs" not in flat and re.fullmatch("[0-9]{1,9}", shown(epochs)):
-            flat["optim.warmup_epochs"] = int(epochs) // 10
+            flat["optim.warmup_epochs"] = max(1, int(epochs) // 10) if int(epochs) > 1 else 0
         return cls.from_flat(flat)
 
     def flat(self) -> dict[str, Any]:

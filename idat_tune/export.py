@@ -290,7 +290,7 @@ def _config(flat: Any, labels: Sequence[str]) -> RunConfig:
     if not isinstance(flat, dict):
         raise BadInput("it must hold a mapping of settings to values")
     task = flat.get("task")
-    if isinstance(task, str) and tasks.find(task) is None:
+    if isinstance(task, str) and tasks.seek(task) is None:
         names = tuple(labels)
         tasks.register(Task(task, task, "own", len(names), 0, 5e-3, 5e-5, 0.0, class_names=names))
     return RunConfig.from_flat(flat)

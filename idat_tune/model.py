@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Generator, Tensor, nn
+from torch.func import functional_call
 
 from idat_tune import adapters, embedded, weights
 from idat_tune.backbones import EMBEDDED, RANDOM
@@ -48,8 +49,19 @@ class AdaptedModel(nn.Module):
         self.register_buffer("factor", 1 / (torch.tensor(spec.std).view(shape) * 255), persistent=False)
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """Logits (B, C) of pixels (B, channels, H, W) in 0..255, as bytes or floats; normalises them itself."""
-        return self.backbone(self.normalised(pixels))
+        """Logits (B, C) of pixels (B, channels, H, W) in 0..255, as bytes or floats; normalises them itself.
+
+        Where what is frozen is of lower precision than what trains, all is computed in the lower, as while training.
+        """
+        values = self._lowered()
+        x = self.normalised(pixels)
+        return functional_call(self.backbone, values, (x,)).float() if values else self.backbone(x)
+
+    def _lowered(self) -> dict[str, Tensor]:
+        """What trains, in the precision of what is frozen, where that is another."""
+        if self.dtype is torch.float32:
+            return {}
+        return {name: value.to(self.dtype) for name, value in self.trainable().items() if value.dtype is not self.dtype}
 
     def normalised(self, pixels: Tensor) -> Tensor:
         """What the backbone takes, of pixels in 0..255."""

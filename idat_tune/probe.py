@@ -15,7 +15,7 @@ from idat_tune.engine.devices import choose_device
 from idat_tune.engine.resident import Resident
 from idat_tune.metrics import Speed
 from idat_tune.run import run_on
-from idat_tune.trial import settle
+from idat_tune.trial import gpu_share, settle
 
 FEW_STEPS = 2  # of the first look at a config, which says whether whole epochs can be afforded
 AFFORDED = 2.0  # seconds that an epoch may take to be measured as a whole
@@ -52,7 +52,7 @@ class Prober:
         found = []
         for config in configs:
             if self.resident is None:
-                self.resident = Resident(joined(train, val), choose_device(config.device))
+                self.resident = Resident(joined(train, val), choose_device(config.device), share=gpu_share())
             found.append(probe(self.resident, config, *rows))
         return found
 
@@ -71,13 +71,13 @@ def probe(resident: Resident, config: RunConfig, train: Tensor, val: Tensor) -> 
 
 def _timed(resident: Resident, config: RunConfig, train: Tensor, val: Tensor, epochs: int) -> Probed:
     """So many epochs after a first one, in which steps are captured."""
-    cuda = torch.cuda.is_available()
+    cuda = resident.device.type == "cuda"
     if cuda:
         torch.cuda.empty_cache()
-        torch.cuda.reset_peak_memory_stats()
+        torch.cuda.reset_peak_memory_stats(resident.device)
     began = time.perf_counter()
     training = run_on(resident, config.updated({"epochs": max(config.epochs, epochs + 1)}), train, val)
     set_up = time.perf_counter() - began
     shown = [*islice(training, epochs + 1)]
-    memory = torch.cuda.max_memory_reserved() / 1e9 if cuda else None
+    memory = torch.cuda.max_memory_reserved(resident.device) / 1e9 if cuda else None
     return Probed(Speed.shown(shown, len(train), len(val), set_up), memory)

@@ -2,7 +2,7 @@
 
 import time
 from collections import defaultdict
-from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -11,7 +11,7 @@ from idat_tune.errors import Diverged, OutOfMemory
 from idat_tune.journal import TEST
 from idat_tune.metrics import EpochMetrics
 from idat_tune.run import advance
-from idat_tune.trial import Run, Worker, failed, tested
+from idat_tune.trial import Run, Worker, failed, tested, twice
 
 Job = Mapping[str, Any]
 
@@ -50,34 +50,45 @@ class Rounds:
         """What a trial has to say before it trains: a test, a failure, or nothing."""
         try:
             if job["stage"] == TEST:
-                return tested(job)
+                return twice(lambda: tested(self.worker, job))
             if key not in self._runs:
-                self._runs[key] = _twice(lambda: Run(self.worker, job))
+                self._runs[key] = twice(lambda: Run(self.worker, job))
         except Exception as failure:  # whatever it is, it is a result
+            self.worker.end_if_broken(failure)
             return failed(0, failure)
         return None
 
     def _advance(self, company: Sequence[str]) -> dict[str, Any]:
         """The next epoch of each, or the result that it failed."""
+        if len(company) == 1:
+            return {company[0]: self._advance_alone(self._runs[company[0]])}
         trainings = [self._runs[key].training for key in company]
         try:
-            if len(company) == 1 and trainings[0].stacks_with is not None:
-                return {company[0]: _twice(lambda: advance(trainings))[0]}
-            return dict(zip(company, advance(trainings), strict=True))
+            found = advance(trainings)
         except Exception as failure:
-            if len(company) == 1:
-                return {company[0]: failed(trainings[0].reached, failure)}
+            self.worker.end_if_broken(failure)
             half = len(company) // 2
             if isinstance(failure, OutOfMemory):
                 self._room[trainings[0].stacks_with] = half
+        else:
+            for key, one in zip(company, found, strict=True):
+                self._runs[key].reached += isinstance(one, EpochMetrics)
+            return dict(zip(company, found, strict=True))
         return self._advance(company[:half]) | self._advance(company[half:])
+
+    def _advance_alone(self, run: Run) -> Any:
+        try:
+            return run.advanced()
+        except Exception as failure:
+            self.worker.end_if_broken(failure)
+            return failed(run.reached, failure)
 
     def _result(self, key: str, found: Any, seconds: float) -> dict[str, Any]:
         if isinstance(found, dict):
             return found
         run = self._runs[key]
         if isinstance(found, Diverged):
-            return failed(run.training.reached - 1, found)
+            return failed(run.reached, found)
         assert isinstance(found, EpochMetrics)
         try:
             speed = found.images_per_second * found.seconds / seconds
@@ -85,14 +96,6 @@ class Rounds:
             return run.result(replace(found, seconds=seconds, images_per_second=speed, gpu_memory_gb=None))
         except Exception as failure:
             return failed(found.epoch, failure)
-
-
-def _twice(work: Callable[[], Any]) -> Any:
-    """Once more where there was no room: what other trials share, and can make again, has been let go since."""
-    try:
-        return work()
-    except OutOfMemory:
-        return work()
 
 
 def in_powers_of_two(keys: Sequence[str], most: int) -> list[list[str]]:

@@ -76,7 +76,7 @@ class Training:
 
     @property
     def student(self) -> AdaptedModel:
-        """The student, as trained so far; one that computes in bf16 wants the `autocast` of its config."""
+        """The student, as trained so far."""
         return self.engine.student
 
     @property
@@ -110,6 +110,11 @@ class Training:
     def goes_on(self) -> bool:
         """Whether there are epochs left."""
         return self.reached < len(self.rates)
+
+    @property
+    def undoes(self) -> bool:
+        """Whether an epoch that failed can be tried again, as it left no trace."""
+        return self.engine.undoes
 
     @property
     def stacks_with(self) -> Hashable:
@@ -146,7 +151,7 @@ class Training:
             val_teacher_accuracy=teacher_accuracy,
             seconds=trained + validated,
             images_per_second=order.numel() / trained,
-            gpu_memory_gb=_peak_memory_gb(self.device),
+            gpu_memory_gb=_peak_memory_gb(self.device, self.engine.working),
         )
 
     def _order(self) -> Tensor:
@@ -248,5 +253,9 @@ def to_device(images: Images, device: torch.device) -> tuple[Tensor, Tensor]:
     return torch.tensor(images.pixels, device=device), torch.tensor(images.labels, device=device)
 
 
-def _peak_memory_gb(device: torch.device) -> float | None:
-    return torch.cuda.max_memory_allocated(device) / 1e9 if device.type == "cuda" else None
+def _peak_memory_gb(device: torch.device, working: int) -> float | None:
+    """The most that was allocated since the run began; what replayed steps use, torch does not count again."""
+    if device.type != "cuda":
+        return None
+    replayed = torch.cuda.memory_allocated(device) + working
+    return max(torch.cuda.max_memory_allocated(device), replayed) / 1e9

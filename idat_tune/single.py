@@ -7,6 +7,7 @@ from typing import Any
 
 from idat_tune import data, export, model
 from idat_tune.config import RunConfig
+from idat_tune.engine.devices import bf16
 from idat_tune.metrics import EpochMetrics
 from idat_tune.run import Training, evaluate, run, to_device
 
@@ -57,6 +58,7 @@ def train_once(config: RunConfig, out: Path | None, test: bool, each: Each = lam
         "test_accuracy": accuracy,
         "selected_on_test": paper,
         **({"best_epoch": best_epoch} if paper else {}),
+        "precision": "bf16" if bf16(config, training.device) else "fp32",
         "trainable_params": training.student.trainable_params(),
         "seconds": time.perf_counter() - began,
         "out": None if out is None else str(out),

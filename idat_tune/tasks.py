@@ -1,7 +1,7 @@
 """The tasks: classes, group, split sizes and the defaults that the paper gives each of them."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from idat_tune.class_names import CLASS_NAMES
@@ -101,9 +101,29 @@ _UNUSABLE: dict[str, str] = {}  # key of a task -> why it cannot be used
 _BY_KEY = {key(name): task for task in TASKS.values() for name in (task.name, task.title, *task.aliases)}
 
 
+_own_tasks: list[Callable[[], object]] = []  # that register the user's own tasks; see `learn_from`
+
+
+def learn_from(register_own: Callable[[], object]) -> None:
+    """Have that called whenever a name is asked for that is not known; it may `register` more tasks."""
+    _own_tasks[:] = [register_own]
+
+
 def find(name: str) -> Task | None:
-    """The task of that name, alias or printed title, if there is one."""
+    """The task of that name, alias or printed title, if one is known by now."""
     return _BY_KEY.get(key(name))
+
+
+def seek(name: str) -> Task | None:
+    """As `find`, also among the user's own tasks that nobody has asked for yet."""
+    if find(name) is None:
+        _learn()
+    return find(name)
+
+
+def _learn() -> None:
+    for register_own in _own_tasks:
+        register_own()
 
 
 def get(name: str) -> Task:
@@ -112,7 +132,7 @@ def get(name: str) -> Task:
     Raises:
         BadInput: no task goes by that name.
     """
-    task = find(name)
+    task = seek(name)
     if task is None:
         raise _not_there(name, TASKS)
     return task
@@ -157,6 +177,8 @@ def _expand(name: str) -> list[Task]:
     group = key(name)
     if group == "all":
         return [task for task in TASKS.values() if task.group in VTAB]
+    if group == "own":
+        _learn()
     if group in GROUPS:
         found = [task for task in TASKS.values() if task.group == group]
         if not found:  # of the user's own
@@ -165,7 +187,7 @@ def _expand(name: str) -> list[Task]:
                 "your images"
             )
         return found
-    task = find(name)
+    task = seek(name)
     if task is None:
         raise _not_there(name, ["all", *GROUPS, *TASKS])
     return [task]

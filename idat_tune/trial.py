@@ -1,9 +1,10 @@
 """One trial on a Ray worker: a RunConfig in, a result per epoch out; the worker lives on for the next."""
 
+import logging
 import os
 import platform
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import ray
@@ -15,21 +16,46 @@ from idat_tune import data, weights
 from idat_tune.config import RunConfig
 from idat_tune.data import Images
 from idat_tune.engine.compiling import pays
-from idat_tune.engine.devices import choose_device
+from idat_tune.engine.devices import bf16, broken, choose_device
+from idat_tune.engine.memory import watched
 from idat_tune.engine.resident import Resident
+from idat_tune.errors import Diverged, OutOfMemory
 from idat_tune.journal import COMPLETE, CONFIRM, FAILED, FINAL, TEST
 from idat_tune.metrics import WORST, EpochMetrics, score
-from idat_tune.model import AdaptedModel, build
-from idat_tune.run import evaluate_all, run_on, to_device
+from idat_tune.model import AdaptedModel
+from idat_tune.run import Training, advance, evaluate_all, run_on, to_device
+
+log = logging.getLogger(__name__)
 
 RUNNING = "running"
 
 
 def settle() -> None:
-    """Make this process a worker: one thread, as the cores are taken by other trials, and the user's own tasks."""
+    """Make this process a worker: one thread, as the cores are taken by other trials."""
     threads = os.environ.get("OMP_NUM_THREADS", "1").partition(",")[0]  # it may be a list, of nested levels
     torch.set_num_threads(int(threads))
-    data.register_own()  # which RunConfig must know here too
+
+
+def gpu_share() -> float:
+    """The part of a GPU that Ray has given this process, who may have to share it; 1 where that is not said."""
+    if not ray.is_initialized() or ray.get_runtime_context().get_actor_id() is None:
+        return 1.0
+    return min(1.0, ray.get_runtime_context().get_assigned_resources().get("GPU") or 1.0)
+
+
+def precision_of(config: RunConfig) -> str:
+    """What a run of that config computes in, on a worker like this one: bf16 or fp32."""
+    settle()
+    return "bf16" if bf16(config, choose_device(config.device)) else "fp32"
+
+
+def twice(work: Callable[[], Any]) -> Any:
+    """Once more where there was no room: what trials share, and can make again, has been let go since."""
+    try:
+        return work()
+    except (OutOfMemory, torch.OutOfMemoryError):
+        pass  # with all that the error holds
+    return work()
 
 
 class Worker:
@@ -49,8 +75,18 @@ class Worker:
         if self._resident is None or self._resident.device != device:
             images = data.joined(self.images["train"], self.images["val"])
             steps = self.trials * config.epochs * max(1, len(images) // config.batch_size)
-            self._resident = Resident(images, device, self.staged, compiled=pays(steps, device))
+            compiled = pays(steps, device)
+            self._resident = Resident(images, device, self.staged, compiled=compiled, share=gpu_share())
         return self._resident
+
+    def end_if_broken(self, failure: Exception) -> None:
+        """End this process where a failure has left its GPU useless for it: a new one can go on, with the same trial.
+
+        Else every later trial would fail too, of no fault of its own.
+        """
+        if isinstance(failure, RuntimeError) and self._resident is not None and broken(self._resident.device):
+            log.error("%s computes no more, so this process ends: %s", self._resident.device, failure)
+            os._exit(1)
 
     def rows(self, job: Mapping[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
         """Which of the resident images, train then val, a trial learns from and which it is measured on."""
@@ -67,19 +103,45 @@ class Worker:
 class Run:
     """A trial that trains on a worker, and its results."""
 
+    training: Training
+
     def __init__(self, worker: Worker, job: Mapping[str, Any]):
         start = time.perf_counter()
-        self.job = job
+        self.worker, self.job = worker, job
+        self.reached = 0  # epochs that are done
         self.config = RunConfig.from_flat(job["config"])
         held = check_weights(job, [self.config.student, *([] if self.config.alone else [self.config.teacher])])
-        train, self.val = worker.rows(job)
-        self.training = run_on(worker.resident(self.config), self.config, train, self.val)
+        self._begin()
         self.set_up = {
             "set_up_seconds": time.perf_counter() - start,
             "trainable_params": self.training.student.trainable_params(),
             "worker": os.getpid(),
             "weights": held,
         }
+
+    def _begin(self) -> None:
+        train, self.val = self.worker.rows(self.job)
+        self.training = run_on(self.worker.resident(self.config), self.config, train, self.val)
+
+    def advanced(self) -> EpochMetrics | Diverged:
+        """The next epoch; tried once more where it found no room."""
+        try:
+            found = advance([self.training])[0]
+        except OutOfMemory:
+            found = None
+        if found is None:
+            if not self.training.undoes:
+                self._repeat()
+            found = advance([self.training])[0]
+        self.reached += isinstance(found, EpochMetrics)
+        return found
+
+    def _repeat(self) -> None:
+        """Train again up to where it was, as an epoch that failed may have left traces; with the same result."""
+        del self.training  # to make room
+        self._begin()
+        for _ in range(self.reached):
+            advance([self.training])
 
     def result(self, epoch: EpochMetrics) -> dict[str, Any]:
         """What Tune gets of an epoch; the last of a final run brings the trained tensors, as safetensors bytes."""
@@ -108,25 +170,31 @@ def check_weights(job: Mapping[str, Any], names: Iterable[str]) -> list[list[str
     return [[name, weights.identify(name).sha256] for name in backbones]
 
 
-def tested(job: Mapping[str, Any]) -> dict[str, Any]:
-    """The one opening of the test split: every student of the final run, in one pass over its images."""
+def tested(worker: Worker, job: Mapping[str, Any]) -> dict[str, Any]:
+    """The one opening of the test split: every student of the final run, in one pass over its images.
+
+    They share what is frozen.
+
+    Raises:
+        BadInput: as `check_weights`.
+        OutOfMemory: what the worker held is free again.
+    """
     config = RunConfig.from_flat(job["config"])
-    device = choose_device(config.device)
     check_weights(job, [flat["student"] for flat, _ in job["students"].values()])
-    students = {name: _student(flat, ray.get(state)) for name, (flat, state) in job["students"].items()}
-    for student, _ in students.values():
-        student.to(device)
-    spec = next(iter(students.values()))[0].spec
-    batches = data.batches(config.task, "test", spec.size, spec.channels, spec.interpolation)
-    found = evaluate_all(students, (to_device(images, device) for images in batches))
+    resident = worker.resident(config)
+    with watched(config, resident):
+        students = {name: _student(resident, flat, ray.get(state)) for name, (flat, state) in job["students"].items()}
+        spec = next(iter(students.values()))[0].spec
+        batches = data.batches(config.task, "test", spec.size, spec.channels, spec.interpolation)
+        found = evaluate_all(students, (to_device(images, resident.device) for images in batches))
     # As rows: Tune would flatten a mapping into its own keys.
     rows = [[name, accuracy, loss] for name, (accuracy, loss) in found.items()]
     return {"epoch": 0, "score": WORST, "status": COMPLETE, "done": True, "tested": rows, "worker": os.getpid()}
 
 
-def _student(flat: Mapping[str, Any], state: bytes) -> tuple[AdaptedModel, RunConfig]:
+def _student(resident: Resident, flat: Mapping[str, Any], state: bytes) -> tuple[AdaptedModel, RunConfig]:
     config = RunConfig.from_flat(flat)
-    student = build(config.student, config.classes, config, seed=0)
+    student = resident.build_student(config, config.classes)
     student.load_trained_state(load(state))
     return student, config
 
@@ -168,16 +236,21 @@ class Trial(tune.Trainable):
         """Nothing, as nothing was saved."""
 
     def _results(self, job: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-        reached = 0
+        run: Run | None = None
         try:
-            if job["stage"] == TEST:
-                yield tested(job)
-            elif isinstance(self.worker, Exception):
+            if isinstance(self.worker, Exception):
                 raise self.worker
-            else:
-                run = Run(self.worker, job)
-                for epoch in run.training:
-                    reached = epoch.epoch + 1
-                    yield run.result(epoch)
+            worker = self.worker
+            if job["stage"] == TEST:
+                yield twice(lambda: tested(worker, job))
+                return
+            run = twice(lambda: Run(worker, job))
+            while run.training.goes_on:
+                found = run.advanced()
+                if isinstance(found, Diverged):
+                    raise found
+                yield run.result(found)
         except Exception as failure:  # whatever it is, it is a result: a search outlives every one of its trials
-            yield failed(reached, failure)
+            if isinstance(self.worker, Worker):
+                self.worker.end_if_broken(failure)
+            yield failed(run.reached if run else 0, failure)

@@ -355,3 +355,15 @@ def test_masks_reach_the_attention_of_a_wrapped_vit_block():
         changed[:, 100:] *= -2
         torch.testing.assert_close(block(changed, attn_mask=mask)[:, :100], seen)
         assert not torch.allclose(block(changed)[:, :100], block(x)[:, :100])
+
+
+@pytest.mark.parametrize("kind", ["vpt_deep", "sequential", "convpass", "lora"])
+def test_an_adapted_model_can_be_exported_for_batches_of_any_size(kind):
+    config = glyphs(adapter__kind=kind, teacher="none")
+    student = build("glyph_base", 10, config, seed=0).eval()
+    images = torch.randint(0, 256, (5, 1, 32, 32), dtype=torch.uint8)
+    program = torch.export.export(student, (images[:2],), dynamic_shapes=({0: torch.export.Dim("batch", min=1)},))
+    with torch.no_grad():
+        for count in (1, 3, 5):
+            exported, plain = program.module()(images[:count]), student(images[:count])
+            torch.testing.assert_close(exported, plain, rtol=1e-4, atol=1e-5)

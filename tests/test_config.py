@@ -43,7 +43,8 @@ def test_updated_changes_only_what_is_named():
 
 def test_warmup_follows_the_epochs_unless_set():
     assert RunConfig.for_task("dtd", {"epochs": 30}).optim.warmup_epochs == 3
-    assert RunConfig.for_task("dtd", {"epochs": 1}).optim.warmup_epochs == 0
+    assert [RunConfig.for_task("dtd", {"epochs": e}).optim.warmup_epochs for e in (1, 2, 3, 19, 20)] == [0, 1, 1, 1, 2]
+    assert RunConfig.for_task("dtd", {"epochs": 5, "optim.warmup_epochs": 0}).optim.warmup_epochs == 0
     assert RunConfig.for_task("dtd", {"epochs": 30, "optim.warmup_epochs": 5}).optim.warmup_epochs == 5
 
 

@@ -1,6 +1,8 @@
 """Everyone's own images: folders, lists and Hugging Face copies become tasks."""
 
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pyarrow as pa
@@ -162,17 +164,30 @@ def test_names_that_are_taken_or_no_names_are_refused(tmp_path, name, what):
 # Usable everywhere a VTAB task is
 
 
-def test_an_own_task_is_known_to_configs_once_registered(tmp_path):
-    data.import_(classes_of(tmp_path / "source", 10), ["My Birds"])
-    with pytest.raises(BadInput, match="unknown task"):
+def test_an_own_task_is_known_to_configs_by_itself(tmp_path):
+    with pytest.raises(BadInput, match="unknown task 'my_birds'; known: cifar"):
         RunConfig.for_task("my_birds")
-    data.register_own()
+    data.import_(classes_of(tmp_path / "source", 10), ["My Birds"])
     assert RunConfig.for_task("My-Birds").task == "my_birds"
     assert [task.name for task in tasks.select(["own"])] == ["my_birds"]
     assert "my_birds" not in [task.name for task in tasks.select(["all"])]
     data.require("my_birds")
     assert data.verify("my_birds").ok
     assert data.listing()[-1].task.name == "my_birds"
+
+
+def test_a_group_and_a_sentence_name_own_tasks_that_nobody_asked_for_yet(tmp_path):
+    data.import_(classes_of(tmp_path / "source", 10), ["birds"])
+    with pytest.raises(BadInput, match="unknown task 'bird'; did you mean 'birds'"):
+        RunConfig.for_task("bird")
+    assert [task.name for task in tasks.select(["own"])] == ["birds"]
+
+
+def test_python_knows_an_own_task_without_a_further_call(tmp_path):
+    data.import_(classes_of(tmp_path / "source", 10), ["birds"])
+    program = "import idat_tune; config = idat_tune.RunConfig.for_task('birds'); print(config.task, config.classes)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["birds", "3"]
 
 
 def test_own_tasks_of_another_process_are_found_in_the_store(tmp_path):

@@ -1,6 +1,8 @@
 """The lean engine: each shortcut gives what the plain path gives."""
 
 import gc
+import time
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -10,6 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from idat_tune.data import Images
 from idat_tune.distill import distillation
+from idat_tune.engine import devices, room
 from idat_tune.engine.devices import bf16, choose_attention, choose_device
 from idat_tune.engine.optimizer import decay_groups, scheduler_for
 from idat_tune.engine.resident import Resident
@@ -19,6 +22,7 @@ from idat_tune.kinds import KINDS
 from idat_tune.model import build, build_pair
 from idat_tune.run import run, run_on
 
+PRECISIONS = ("auto", "bf16", "fp32")
 VIT, SWIN = "random:vit_tiny_patch16_224", "random:swin_tiny_patch4_window7_224"
 
 
@@ -186,16 +190,63 @@ def test_a_worker_computes_a_prefix_once_for_all_splits_of_its_images():
     assert len({part.data_ptr() for (part,) in parts}) == 2
 
 
-def test_prefixes_that_find_no_room_are_not_kept(monkeypatch):
+def room_for(monkeypatch, many):
+    """Let as many bytes find room; what other tests left alive is gone."""
+    gc.collect()
+    monkeypatch.setattr("idat_tune.engine.room.CPU_ROOM", many)
+
+
+def bytes_of(training):
+    return sum(part.nbytes for parts in training.engine.parts for part in parts)
+
+
+@pytest.mark.parametrize("staged", [False, True])
+def test_prefixes_that_are_alive_never_take_more_than_their_room(staged, monkeypatch):
+    resident = Resident(noise(96), torch.device("cpu"), staged)
+    most = 2 * bytes_of(run_on(Resident(noise(96), torch.device("cpu"), False), glyphs(), *halves()))
+    room_for(monkeypatch, most)
+    held = []
+    for kind in ("sequential", "parallel", "parallel_shared", "convpass", "vpt_deep", "sequential"):
+        list(run_on(resident, glyphs(adapter__kind=kind, epochs=1), *halves()))
+        gc.collect()
+        held.append(resident.prefix_bytes())
+        alive = {part.data_ptr(): part.nbytes for part in room._ALIVE}
+        assert sum(alive.values()) == held[-1]
+    assert max(held) <= most
+    assert min(held) > 0
+
+
+def test_a_prefix_that_a_run_holds_is_counted_though_the_worker_has_let_go_of_it(monkeypatch):
     resident = Resident(noise(96), torch.device("cpu"))
     kept = run_on(resident, glyphs(), *halves())
-    monkeypatch.setattr("idat_tune.engine.resident.CPU_ROOM", 2 * resident.prefix_bytes())
-    for kind in ("parallel", "parallel_shared", "sequential"):
-        run_on(resident, glyphs(adapter__kind=kind), *halves())
-        assert resident.prefix_bytes() <= 2 * sum(part.nbytes for (part,) in kept.engine.parts)
-    monkeypatch.setattr("idat_tune.engine.resident.CPU_ROOM", 1000)
-    without = run_on(resident, glyphs(), *halves())
-    assert without.engine.parts[0][0] is resident.pixels
+    room_for(monkeypatch, 2 * bytes_of(kept))
+    beside = run_on(resident, glyphs(adapter__kind="vpt_deep"), *halves())
+    without = run_on(resident, glyphs(adapter__kind="lora", adapter__hidden_dim=4), *halves())
+    assert [training.engine.splits[0].cuts for training in (kept, beside, without)] == [True, True, False]
+    assert resident.prefix_bytes() == bytes_of(kept) + bytes_of(beside)
+
+
+def test_all_workers_of_a_process_share_one_budget(monkeypatch):
+    first, second = (Resident(noise(96), torch.device("cpu")) for _ in range(2))
+    kept = run_on(first, glyphs(), *halves())
+    room_for(monkeypatch, 2 * bytes_of(kept) - 1)
+    assert not run_on(second, glyphs(), *halves()).engine.splits[1].cuts
+    del kept, first
+    gc.collect()
+    assert run_on(second, glyphs(), *halves()).engine.splits[1].cuts
+
+
+def test_workers_that_share_a_gpu_divide_its_room(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: SimpleNamespace(total_memory=80 * 2**30))
+    assert [room.room(torch.device("cuda"), share) / 2**30 for share in (1.0, 0.25)] == [10, 2.5]
+
+
+def test_a_run_without_room_for_its_prefix_learns_the_same(monkeypatch):
+    resident = Resident(noise(96), torch.device("cpu"))
+    kept = run_on(resident, glyphs(), *halves())
+    room_for(monkeypatch, 1000)
+    without = run_on(Resident(noise(96), torch.device("cpu")), glyphs(), *halves())
+    assert not without.engine.splits[0].cuts
     losses = [[epoch.train_loss for epoch in training] for training in (kept, without)]
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
 
@@ -238,6 +289,8 @@ def test_a_run_out_of_memory_says_which_and_the_worker_lives_on(staged):
         list(training)
     assert "cpu ran out of memory: student glyph_base, teacher glyph_small" in str(caught.value)
     assert "batch_size 64; take a smaller batch_size" in str(caught.value)
+    del training, caught  # which holds it too
+    gc.collect()
     assert resident.prefix_bytes() == 0
     assert before == state_bytes(run_on(resident, config, *halves()))
 
@@ -280,3 +333,43 @@ def test_attention_is_fused_but_in_bf16_on_a_cpu():
 def test_an_old_gpu_computes_in_fp32_unless_told_otherwise(precision, capability, wanted, monkeypatch):
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
     assert bf16(glyphs(precision=precision), torch.device("cuda")) is wanted
+
+
+@pytest.mark.parametrize(
+    ("student", "faster", "wanted"),
+    [
+        ("vit_small", True, True),
+        ("vit_small", False, False),
+        ("random:swin_small", True, True),
+        ("glyph_base", True, False),
+        ("random:glyph_small", True, False),
+    ],
+)
+def test_auto_takes_bf16_on_a_cpu_that_is_faster_in_it_but_for_what_is_tiny(student, faster, wanted, monkeypatch):
+    monkeypatch.setattr(devices, "faster_in_bf16", lambda: faster)
+    config = glyphs(student=student, teacher="none")
+    by_precision = {given: bf16(config.updated({"precision": given}), torch.device("cpu")) for given in PRECISIONS}
+    assert by_precision == {"auto": wanted, "bf16": True, "fp32": False}
+
+
+@pytest.mark.parametrize(("times", "wanted"), [(0.5, False), (1.1, False), (2.0, True), (7.0, True)])
+def test_what_is_faster_is_measured_once_in_a_process(times, wanted, monkeypatch):
+    asked = []
+
+    def seconds(dtype):
+        asked.append(dtype)
+        return times if dtype is torch.float32 else 1.0
+
+    monkeypatch.setattr(devices, "_seconds_of_a_product", seconds)
+    devices.faster_in_bf16.cache_clear()
+    try:
+        assert [devices.faster_in_bf16() for _ in range(3)] == [wanted] * 3
+    finally:
+        devices.faster_in_bf16.cache_clear()
+    assert len(asked) == 2
+
+
+def test_a_product_is_measured_in_the_blink_of_an_eye():
+    began = time.thread_time()
+    assert all(devices._seconds_of_a_product(dtype) > 0 for dtype in (torch.float32, torch.bfloat16))
+    assert time.thread_time() - began < 2

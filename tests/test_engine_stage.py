@@ -1,5 +1,7 @@
 """Steps on buffers that never move: what the eager ones give, for every trial of a shape; padding stays zero."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from conftest import glyphs, noise
@@ -7,6 +9,7 @@ from torch._dynamo.utils import counters
 from waits import Waits
 
 from idat_tune.engine import compiling, stage
+from idat_tune.engine.recording import Recorder
 from idat_tune.engine.resident import Resident
 from idat_tune.engine.stage import MaskedPath, Stage, _masked
 from idat_tune.engine.staged import shape_of
@@ -190,7 +193,12 @@ def test_a_stage_in_bf16_keeps_masters_in_fp32_and_learns_the_same():
     assert {value.dtype for value in training.student.trained_state().values()} == {torch.float32}
 
 
-def as_if_recorded(function, device, pool, undone):
+def said(caplog):
+    """What the log has of ours."""
+    return [record.getMessage() for record in caplog.records if record.name.startswith("idat_tune")]
+
+
+def as_if_recorded(self, function, undone):
     """What recording does to a stage: calls the function a few times, and takes that back."""
     with undone():
         for _ in range(4):
@@ -201,7 +209,7 @@ def as_if_recorded(function, device, pool, undone):
 def test_recording_leaves_no_trace_even_in_the_middle_of_a_trial(monkeypatch):
     config = glyphs(optim__warmup_epochs=0, distill__stop_epoch=1, model__drop_path=0.2)
     plain = state_bytes(run_on(resident(), config, *halves()))
-    monkeypatch.setattr(stage, "recorded", as_if_recorded)
+    monkeypatch.setattr(Recorder, "recorded", as_if_recorded)
     assert state_bytes(run_on(resident(), config, *halves())) == plain
 
 
@@ -215,7 +223,7 @@ def test_what_a_recorded_step_reads_and_writes_never_moves():
         state = [value for values in own.optimizer._adamw.state.values() for value in values.values()]
         mine = [v for of in (own, own.optimizer) for v in vars(of).values() if isinstance(v, torch.Tensor)]
         parameters = [value for model in own.models for value in (*model.parameters(), *model.buffers())]
-        parts = [part for of_one in own._parts for part in of_one]
+        parts = [part for of_one in own.parts for part in of_one]
         return [value.data_ptr() for value in (*state, *mine, *parameters, *parts, worker.labels)]
 
     before = places()
@@ -266,11 +274,67 @@ def test_compiled_blocks_give_the_same_and_are_compiled_once_for_all_trials_of_a
     assert graphs == [8, 8]
 
 
+@pytest.mark.slow
+def test_without_a_compiler_one_line_is_said_and_blocks_are_computed_as_they_are(monkeypatch, caplog):
+    monkeypatch.setenv("CXX", "/nowhere/g++")
+    monkeypatch.setattr(torch._inductor.config.cpp, "cxx", (None, "/nowhere/g++"))
+    torch._dynamo.reset()
+    config = glyphs(optim__warmup_epochs=0, adapter__kind="parallel")
+    worker = Resident(noise(96), CPU, staged=True, compiled=True)
+    trials = [config, config.updated({"teacher": "none"})]
+    found = [losses_of(run_on(worker, trial, *halves())) for trial in trials]
+    assert found == [losses_of(run_on(resident(), trial, *halves())) for trial in trials]
+    (line,) = said(caplog)
+    assert line.startswith("blocks cannot be compiled here, computing them as they are: ")
+    assert "C++ compiler" in line
+    assert "\n" not in line
+
+
+def test_a_compiler_that_fails_is_not_asked_again(monkeypatch, caplog):
+    asked = []
+
+    def failing(graph, inputs):
+        asked.append(graph)
+        raise RuntimeError("Failed to find C compiler. Please specify via CC environment variable.")
+
+    monkeypatch.setattr(stage, "compile_blocks", lambda model: compiling.compile_blocks(model, backend=failing))
+    torch._dynamo.reset()
+    config = glyphs(optim__warmup_epochs=0, distill__stop_epoch=1)
+    worker = Resident(noise(96), CPU, staged=True, compiled=True)
+    found = losses_of(run_on(worker, config, *halves()))
+    assert found == losses_of(run_on(resident(), config, *halves()))
+    losses_of(run_on(worker, config.updated({"adapter.kind": "parallel"}), *halves()))
+    assert len(asked) == 1
+    (line,) = said(caplog)
+    assert "Failed to find C compiler" in line
+    assert "\n" not in line
+
+
+def test_what_a_recording_takes_of_a_gpu_is_what_its_replays_take(monkeypatch):
+    made = Stage.__new__(Stage)
+    made.resident, made.working = SimpleNamespace(device=torch.device("cuda")), 0
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: 5_000)
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda device: None)
+    for peak, wanted in ((8_000, 3_000), (6_000, 3_000), (9_000, 4_000)):
+        monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device, peak=peak: peak)
+        made._measured(lambda: None)
+        assert made.working == wanted
+
+
 def test_compiling_waits_for_a_gpu_and_many_trials():
     steps = 100 * 31
     assert not compiling.pays(5 * steps, torch.device("cuda"))
     assert compiling.pays(64 * steps, torch.device("cuda"))
     assert not compiling.pays(10**9, CPU)
+
+
+@pytest.mark.gpu
+def test_trials_of_one_shape_report_one_peak():
+    worker = Resident(noise(96), torch.device("cuda"))
+    config = glyphs(device="cuda", batch_size=32, adapter__hidden_dim=6)
+    runs = [run_on(worker, config.updated({"seed": seed}), *halves()) for seed in (0, 1)]
+    first, second = (max(epoch.gpu_memory_gb for epoch in training) for training in runs)
+    assert second == pytest.approx(first, rel=0.1)
 
 
 @pytest.mark.gpu

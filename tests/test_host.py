@@ -11,7 +11,7 @@ import torch
 from conftest import glyphs, noise
 
 from idat_tune import host as host_module
-from idat_tune import rounds
+from idat_tune import rounds, trial
 from idat_tune.engine.stage import Stage
 from idat_tune.engine.staged import Staged
 from idat_tune.errors import OutOfMemory
@@ -43,7 +43,8 @@ def companies(monkeypatch):
         sizes.append(len(trainings))
         return advance(trainings)
 
-    monkeypatch.setattr(rounds, "advance", watched)
+    for of in (rounds, trial):
+        monkeypatch.setattr(of, "advance", watched)
     return sizes
 
 
@@ -79,11 +80,11 @@ def at_once(host, jobs):
 
 def alone(one):
     """The same on a worker that has nothing else."""
-    trial = Trial.__new__(Trial)
-    trial.setup(one, SPLITS)
-    results = [trial.step()]
+    by_itself = Trial.__new__(Trial)
+    by_itself.setup(one, SPLITS)
+    results = [by_itself.step()]
     while not results[-1]["done"]:
-        results.append(trial.step())
+        results.append(by_itself.step())
     return results
 
 
@@ -97,13 +98,13 @@ def test_trials_of_a_host_have_the_results_that_they_have_alone(host, companies)
         job("more rows", FINAL, adapter__kind="parallel", adapter__hidden_dim=8),
     ]
     found = at_once(host, jobs)
+    assert max(companies) == 2
+    assert sum(companies) == 3 * len(jobs)
     for one in jobs:
         for ours, theirs in zip(found[one["id"]], alone(one), strict=True):
             assert numbers(ours, LEARNT) == pytest.approx(numbers(theirs, LEARNT), rel=1e-3)
             assert [ours[key] for key in SAME] == [theirs[key] for key in SAME]
     assert "state" in found["more rows"][-1]
-    assert max(companies) == 2
-    assert sum(companies) == 3 * len(jobs)
 
 
 def test_trials_of_one_shape_go_on_as_one(host, companies):
@@ -152,14 +153,14 @@ def test_trials_that_find_no_room_as_one_go_on_in_smaller_companies(host, compan
 def test_a_trial_that_finds_no_room_by_itself_tries_once_more_and_fails_with_the_reason(
     host, monkeypatch, tries, status
 ):
-    full, advance = ["cuda ran out of memory"] * tries, rounds.advance
+    full, advance = ["cuda ran out of memory"] * tries, trial.advance
 
     def filling(trainings):
         if full:
             raise OutOfMemory(full.pop())
         return advance(trainings)
 
-    monkeypatch.setattr(rounds, "advance", filling)
+    monkeypatch.setattr(trial, "advance", filling)
     last = at_once(host, [job("one")])["one"][-1]
     assert last["status"] == status
     assert status == COMPLETE or last["reason"] == "OutOfMemory: cuda ran out of memory"

@@ -12,6 +12,7 @@ from idat_tune.config import RunConfig
 from idat_tune.data import Images
 from idat_tune.engine.optimizer import scheduler_for
 from idat_tune.errors import BadInput, Diverged
+from idat_tune.kinds import KINDS
 from idat_tune.run import advance, evaluate, to_device
 
 
@@ -69,6 +70,17 @@ def test_a_pinned_seeded_step_has_the_losses_it_always_had():
     found = [epoch.train_loss, epoch.train_ce_student, epoch.train_ce_teacher, epoch.train_distill, epoch.val_loss]
     pinned = [4.7665, 2.3687, 2.3967, 0.0010, 2.6151]
     assert found == pytest.approx(pinned, abs=1e-4), "right to change only with the method or the embedded weights"
+
+
+def test_what_a_replayed_step_uses_counts_for_every_run_of_its_shape(monkeypatch):
+    allocated = {"now": 3e9, "most": 3.2e9}
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: allocated["now"])
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: allocated["most"])
+    device = torch.device("cuda")
+    assert run._peak_memory_gb(device, 2_000_000_000) == pytest.approx(5.0)
+    allocated["most"] = 7e9
+    assert run._peak_memory_gb(device, 2_000_000_000) == pytest.approx(7.0)
+    assert run._peak_memory_gb(torch.device("cpu"), 0) is None
 
 
 def test_metrics_say_what_happened():
@@ -181,6 +193,21 @@ def test_a_real_task_is_learnt():
     assert epochs[-1].val_accuracy > 0.93
     assert epochs[-1].val_teacher_accuracy > 0.9
     assert np.argmax([epoch.val_accuracy for epoch in epochs]) > 0
+
+
+@pytest.mark.parametrize("precision", ["auto", "fp32", "bf16"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_trained_student_can_be_called_whatever_its_precision(kind, precision):
+    config = glyphs(adapter__kind=kind, precision=precision, optim__warmup_epochs=0, model__drop_path=0.1)
+    training, (*_, last) = trained(config, val=noise(40, seed=1))
+    images, labels = to_device(noise(40, seed=1), training.device)
+    for pixels in (images, images.float()):
+        with torch.no_grad():
+            logits_BC = training.student.eval()(pixels)
+        assert logits_BC.dtype is torch.float32
+        loss = torch.nn.functional.cross_entropy(logits_BC, labels).item()
+        assert loss == pytest.approx(last.val_loss, rel=1e-5 if precision != "bf16" else 5e-3)
+    assert all(value.dtype is torch.float32 for value in training.student.trainable().values())
 
 
 @pytest.mark.gpu

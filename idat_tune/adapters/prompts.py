@@ -30,7 +30,8 @@ class VptDeep(AdaptedBlock):
         """Block output of the input's shape, or of its first tokens, which all stand before the prompts."""
         (x_BTD,) = frozen
         special, patches = x_BTD.tensor_split([self.prefix], dim=1)
-        prompts_BPD = self.prompts.expand(len(x_BTD), -1, -1)
+        # By its shape: an export takes the number that len() gives for a constant.
+        prompts_BPD = self.prompts.expand(x_BTD.shape[0], -1, -1)
         # Concatenation promotes: under autocast the stream may be of lower precision than the prompts.
         out = plain(self.block, torch.cat([special, prompts_BPD.to(x_BTD.dtype), patches], dim=1), first, **masks)
         if first is not None:

@@ -1,4 +1,7 @@
-"""Compiled blocks, and when they pay."""
+"""Compiled blocks: when they pay, and how to do without."""
+
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 
@@ -23,3 +26,11 @@ def compile_blocks(model: AdaptedModel, backend: str = "inductor") -> None:
     torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, RECOMPILATIONS)
     for block in adapters.blocks_of(model.backbone):
         block.compile(dynamic=False, backend=backend)
+
+
+def leave_uncompiled(models: Sequence[AdaptedModel]) -> None:
+    """Take `compile_blocks` back."""
+    for model in models:
+        for block in adapters.blocks_of(model.backbone):
+            uncompiled: Any = block
+            uncompiled._compiled_call_impl = None

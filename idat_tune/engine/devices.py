@@ -1,18 +1,23 @@
 """Where a run computes, in what precision, and with which attention."""
 
 import logging
+import time
 from contextlib import AbstractContextManager, nullcontext
+from functools import cache
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 
+from idat_tune.backbones import EMBEDDED, RANDOM
 from idat_tune.config import RunConfig
 from idat_tune.errors import BadInput
 
 log = logging.getLogger(__name__)
 
 AMPERE = (8, 0)  # the first CUDA devices that multiply bf16 matrices
+FASTER = 1.4  # times that a CPU must be in bf16, as the rest of a step does not gain
 
 
 def choose_device(name: str) -> torch.device:
@@ -53,11 +58,50 @@ def _computes(kind: str, instead: str) -> bool:
         return False
 
 
+def broken(device: torch.device) -> bool:
+    """Whether a device that computed before does so no more: after some errors CUDA fails until the process ends."""
+    if device.type != "cuda":
+        return False
+    try:
+        torch.cuda.synchronize(device)
+        return torch.ones(2, device=device).sum().item() != 2
+    except torch.OutOfMemoryError:
+        return False
+    except RuntimeError:
+        return True
+
+
 def bf16(config: RunConfig, device: torch.device) -> bool:
-    """Whether a run multiplies in bf16: on CUDA unless fp32 is asked for or the GPU is too old, elsewhere if asked."""
-    if config.precision == "auto":
-        return device.type == "cuda" and torch.cuda.get_device_capability(device) >= AMPERE
-    return config.precision == "bf16"
+    """Whether a run multiplies in bf16: if that is asked for, and by `auto` where it is faster.
+
+    That is on GPUs that have instructions for it, and on CPUs where it is measured, but for the embedded backbones,
+    whose matrices are too small to gain anything. A search asks once and holds all its trials to the answer.
+    """
+    if config.precision != "auto":
+        return config.precision == "bf16"
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= AMPERE
+    return device.type == "cpu" and config.student.removeprefix(RANDOM) not in EMBEDDED and faster_in_bf16()
+
+
+@cache
+def faster_in_bf16() -> bool:
+    """Whether this CPU multiplies bf16 matrices so much faster that runs are; measured once in a process.
+
+    CPUs with instructions for it are 2 to 7 times as fast, without them slower: nothing is near the limit.
+    """
+    return _seconds_of_a_product(torch.float32) > FASTER * _seconds_of_a_product(torch.bfloat16)
+
+
+def _seconds_of_a_product(dtype: torch.dtype) -> float:
+    """Of an MLP's first layer in ViT-S, for 2 images; the best of a few, in time of the CPU, which others may share."""
+    x, weight = torch.ones(394, 384, dtype=dtype), torch.ones(1536, 384, dtype=dtype)
+    seconds = []
+    for _ in range(8):
+        began = time.thread_time()
+        F.linear(x, weight)
+        seconds.append(time.thread_time() - began)
+    return min(seconds)
 
 
 def autocast(config: RunConfig, device: torch.device) -> AbstractContextManager:
@@ -65,12 +109,17 @@ def autocast(config: RunConfig, device: torch.device) -> AbstractContextManager:
     return torch.autocast(device.type, dtype=torch.bfloat16) if bf16(config, device) else nullcontext()
 
 
+def fused(low_precision: bool, device: torch.device) -> bool:
+    """Whether attention is one kernel: everywhere but in bf16 on a CPU, where plain products were measured faster."""
+    return not (low_precision and device.type == "cpu")
+
+
 def choose_attention(model: nn.Module, low_precision: bool, device: torch.device) -> None:
-    """Fused attention everywhere but in bf16 on a CPU, where it was measured to be slower than the plain products."""
+    """Let all attention of a model be computed as is best there."""
     for module in model.modules():
         if hasattr(module, "fused_attn"):
             attention: Any = module
-            attention.fused_attn = not (low_precision and device.type == "cpu")
+            attention.fused_attn = fused(low_precision, device)
 
 
 def default_generator(device: torch.device) -> torch.Generator:

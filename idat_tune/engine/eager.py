@@ -24,18 +24,21 @@ LOSSES = 4  # what a step reports: the loss, the student's cross-entropy, the te
 class Eager:
     """Student, teacher and optimizer of one run, on images that are resident."""
 
+    undoes = False  # whether an epoch that fails leaves no trace
+    working = 0  # bytes that its steps use beyond what torch counts
+
     def __init__(self, config: RunConfig, resident: Resident, classes: int):
         self.config = config
         self.resident = resident
         self.student, self.teacher = resident.build_pair(config, classes)
         self.bridge = self._bridge()
-        self.splits = [resident.split(model, config, whole=self.bridge is not None) for model in self.models()]
         for model in self.models():
             choose_attention(model, bf16(config, resident.device), resident.device)
+        pairs = zip((config.student, config.teacher), self.models(), strict=False)
+        cuts = [resident.cut(name, model, config, whole=self.bridge is not None) for name, model in pairs]
+        self.splits, self.parts = [split for split, _ in cuts], [parts for _, parts in cuts]
         self.optimizer = FlatAdamW(config.optim, [*self.models(), *([self.bridge] if self.bridge else [])])
         self._drawn = torch.Generator(resident.device).manual_seed(config.seed).get_state()
-        pairs = zip((config.student, config.teacher), self.splits, strict=False)
-        self.parts = [resident.prefix(name, split, config) for name, split in pairs]
 
     @property
     def stacks_with(self) -> None:

@@ -8,46 +8,70 @@ from typing import Any
 
 import torch
 
+from idat_tune.engine.devices import broken
+
 log = logging.getLogger(__name__)
+
+Step = Callable[[], None]
 
 WARM_UP = 3  # calls before a recording, in which libraries choose their kernels and take their workspaces
 
 
-def recorded(
-    function: Callable[[], None],
-    device: torch.device,
-    pool: Any,
-    undone: Callable[[], AbstractContextManager],
-) -> Callable[[], None]:
-    """A callable that does what `function` does, with one launch on CUDA.
+class Recorder:
+    """Records for one device; all its recordings share their memory, as no two of them run at once."""
 
-    Args:
-        function: works in place on tensors that never move; it must not ask the device for a value.
-        device: where it computes.
-        pool: of graph memory, as `torch.cuda.graph_pool_handle` gives; one for all functions that never run at once.
-        undone: a context after which the tensors are as before it, as recording calls the function.
-    """
-    if device.type != "cuda":
-        return function
-    try:
-        with undone(), warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "This instance was constructed with capturable=True")  # as warm-up is
-            return _record(function, device, pool).replay
-    except torch.OutOfMemoryError:
-        raise
-    except RuntimeError as failure:
-        log.warning("steps cannot be recorded here, computing them one by one: %s", str(failure).split("\n")[0])
-        return function
+    def __init__(self, device: torch.device):
+        self.device = device
+        self.failures = 0  # functions that could not be recorded
+        self._pool = self._new_pool()
 
+    def _new_pool(self) -> Any:
+        return torch.cuda.graph_pool_handle() if self.device.type == "cuda" else None
 
-def _record(function: Callable[[], None], device: torch.device, pool: Any) -> torch.cuda.CUDAGraph:
-    side = torch.cuda.Stream(device)
-    side.wait_stream(torch.cuda.current_stream(device))
-    with torch.cuda.stream(side):
-        for _ in range(WARM_UP):
-            function()
-    torch.cuda.current_stream(device).wait_stream(side)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph, pool=pool):
-        function()
-    return graph
+    def recorded(self, function: Step, undone: Callable[[], AbstractContextManager]) -> Step:
+        """A callable that does what `function` does, with one launch on CUDA.
+
+        Args:
+            function: works in place on tensors that never move; it must not ask the device for a value.
+            undone: a context after which the tensors are as before it, as recording calls the function.
+
+        Raises:
+            OutOfMemoryError: torch's own; there may be room another time.
+            RuntimeError: the device can compute nothing any more.
+        """
+        if self.device.type != "cuda":
+            return function
+        try:
+            with undone(), warnings.catch_warnings():
+                warnings.filterwarnings("ignore", "This instance was constructed with capturable=True")  # as warm-up is
+                return self._record(function)
+        except torch.OutOfMemoryError:
+            self._pool = self._new_pool()
+            raise
+        except RuntimeError as failure:
+            if broken(self.device):
+                raise
+            self.failures += 1
+            # The old one may be left in the state of recording.
+            self._pool = self._new_pool()
+            log.warning(
+                "steps cannot be recorded here, computing them one by one (number %d of this process): %s",
+                self.failures,
+                str(failure).split("\n")[0],
+            )
+            return function
+
+    def _record(self, function: Step) -> Step:
+        # On its device, which need not be the current one, and in a stream of its own: torch keeps one for all
+        # recordings, on the device that was current at the first.
+        with torch.cuda.device(self.device):
+            side = torch.cuda.Stream()
+            side.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(side):
+                for _ in range(WARM_UP):
+                    function()
+            torch.cuda.current_stream().wait_stream(side)
+            graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(graph, pool=self._pool, stream=side):
+                function()
+        return graph.replay

@@ -2,7 +2,6 @@
 
 # N images in all
 
-import copy
 import gc
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
@@ -10,16 +9,16 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
-from torch import Tensor, nn
 
 from idat_tune.config import RunConfig
 from idat_tune.data import Images
 from idat_tune.engine.devices import autocast, bf16
+from idat_tune.engine.frozen import Frozen
+from idat_tune.engine.recording import Recorder
+from idat_tune.engine.room import counted, held, room
 from idat_tune.engine.split import Parts, Split
-from idat_tune.model import AdaptedModel, build_pair, frozen_backbone
+from idat_tune.model import AdaptedModel, build, build_pair
 
-CPU_ROOM = 2 * 2**30  # bytes that prefixes may take of a CPU's memory, per worker
-GPU_SHARE = 8  # and the part of a GPU's memory: one in so many
 STAGES = 96  # that stay recorded; three kinds, four buckets of hidden dimensions and four teachers are 48 shapes
 
 
@@ -37,6 +36,7 @@ class Resident:
         staged: bool | None = None,
         compiled: bool = False,
         two_streams: bool = False,
+        share: float = 1.0,
     ):
         """Take the images, whose bytes are copied to the device once.
 
@@ -47,20 +47,20 @@ class Resident:
                 recorded, and in bf16 on a CPU, as they hold what is frozen in it.
             compiled: whether stages compile the blocks of their models; `compiling.pays` says when to.
             two_streams: whether stages compute the teacher beside the student on CUDA. Not yet measured, so off.
+            share: the part of a GPU that is this process's.
         """
-        self.device = device
-        self._staged = staged
-        self.compiled = compiled
-        self.side = torch.cuda.Stream(device) if two_streams and device.type == "cuda" else None
         # The arrays may be read-only views of memory that other processes share.
         self.pixels = torch.tensor(images.pixels, device=device)
         self.labels = torch.tensor(images.labels, device=device)
-        self._backbones: dict[tuple[str, int | None], nn.Module] = {}  # by name and image size
-        # By address, which stays one tensor's own as long as `_backbones` keeps it, and type.
-        self._placed: dict[tuple[int, torch.dtype], Tensor] = {}
+        self.device = device
+        self._staged = staged
+        self._share = share
+        self.compiled = compiled
+        self.side = torch.cuda.Stream(device) if two_streams and device.type == "cuda" else None
+        self.recorder = Recorder(device)
+        self._frozen = Frozen(device)
         self._prefixes: OrderedDict[Hashable, Parts] = OrderedDict()
         self._stages: OrderedDict[Hashable, Any] = OrderedDict()
-        self.graph_pool = torch.cuda.graph_pool_handle() if device.type == "cuda" else None
 
     def stages(self, config: RunConfig) -> bool:
         """Whether that run takes a stage; never where features are compared, as a stage knows logits alone."""
@@ -78,33 +78,21 @@ class Resident:
         Raises:
             BadInput: as `model.build_pair`.
         """
-        student, teacher = build_pair(config, classes, self._backbone)
+        student, teacher = build_pair(config, classes, self._frozen.backbone)
         for model in (student, teacher):
             if model is not None:
-                self._place(model, dtype)
+                self._frozen.place(model, dtype)
         return student, teacher
 
-    def _backbone(self, name: str, image_size: int | None) -> nn.Module:
-        """A backbone on the CPU with modules of its own, but the values of all others of its name."""
-        key = name, image_size
-        if key not in self._backbones:
-            self._backbones[key] = frozen_backbone(name, image_size)
-        kept = self._backbones[key]
-        own = {id(value): nn.Parameter(value.detach(), requires_grad=False) for value in kept.parameters()}
-        shared: dict[int, Any] = {**own, **{id(buffer): buffer for buffer in kept.buffers()}}
-        return copy.deepcopy(kept, shared)
+    def build_student(self, config: RunConfig, classes: int) -> AdaptedModel:
+        """A student alone, as of `build_pair`, in fp32.
 
-    def _place(self, model: AdaptedModel, dtype: torch.dtype) -> None:
-        model.dtype = dtype
-        if self.device.type != "cpu" or dtype is not torch.float32:
-            kept = {p.data_ptr() for backbone in self._backbones.values() for p in backbone.parameters()}
-            for parameter in model.parameters():
-                address = parameter.data_ptr(), dtype
-                if address[0] in kept and not parameter.requires_grad:
-                    if address not in self._placed:
-                        self._placed[address] = parameter.detach().to(self.device, dtype)
-                    parameter.data = self._placed[address]
-            model.to(self.device)
+        Raises:
+            BadInput: as `model.build`.
+        """
+        student = build(config.student, classes, config, 2 * config.seed, self._frozen.backbone)
+        self._frozen.place(student, torch.float32)
+        return student
 
     def stage(self, key: Hashable, make: Callable[[], Any]) -> Any:
         """The stage of that key, made if it is the first time; the least recently used of too many is let go."""
@@ -119,41 +107,52 @@ class Resident:
         """Let go of all that can be made again; the images and the backbones stay."""
         self._stages.clear()
         self._prefixes.clear()
-        gc.collect()
+        self._collect()
+
+    def _collect(self) -> None:
+        gc.collect()  # a stage and its steps know each other
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
 
-    def split(self, model: AdaptedModel, config: RunConfig, whole: bool) -> Split:
-        """A model cut where its prefix ends; without a prefix where that of all images would find no room."""
-        split = Split(model, whole)
-        if not split.cuts:
-            return split
-        with _precision(split, config):
-            one = split.prefix(self.pixels[:1])
-        size = sum(part.nbytes for part in one) * len(self.labels)
-        return split if size <= self._room() // 2 else Split(model, whole, cache=False)
+    def cut(self, name: str, model: AdaptedModel, config: RunConfig, whole: bool = False) -> tuple[Split, Parts]:
+        """A model cut where its prefix ends, and the prefix of all images through a backbone of that name.
 
-    def prefix(self, name: str, split: Split, config: RunConfig) -> Parts:
-        """The prefix of all images through a backbone of that name: computed once for all cuts in the same place."""
-        if not split.cuts:
-            return split.prefix(self.pixels)
-        with _precision(split, config):
-            key = (name, split.key, split.model.dtype, torch.is_autocast_enabled(self.device.type))
-            if key not in self._prefixes:
-                self._prefixes[key] = split.prefix(self.pixels)
-        self._prefixes.move_to_end(key)
-        while len(self._prefixes) > 1 and self.prefix_bytes() > self._room():
-            self._prefixes.popitem(last=False)
-        return self._prefixes[key]
+        A prefix is computed once for all cuts in the same place. Where there is no room for it, the cut is that of a
+        model without one, whose prefix are the images.
+        """
+        split = Split(model, whole)
+        if split.cuts:
+            with _precision(split, config):
+                key = (name, split.key, model.dtype, torch.is_autocast_enabled(self.device.type))
+                if key in self._prefixes or self._find_room(split):
+                    if key not in self._prefixes:
+                        self._prefixes[key] = counted(split.prefix(self.pixels))
+                    self._prefixes.move_to_end(key)
+                    return split, self._prefixes[key]
+            split = Split(model, whole, cache=False)
+        return split, split.prefix(self.pixels)
+
+    def _find_room(self, split: Split) -> bool:
+        """Whether a prefix may be computed; to make room the least recently used ones go, each with its stages."""
+        size = sum(part.nbytes for part in split.prefix(self.pixels[:1])) * len(self.labels)
+        most = room(self.pixels.device, self._share)
+        if size > most // 2:  # as the other model of a pair has one too
+            return False
+        while self._prefixes and self.prefix_bytes() + size > most:
+            self._let_go()
+        return self.prefix_bytes() + size <= most
+
+    def _let_go(self) -> None:
+        _, parts = self._prefixes.popitem(last=False)
+        self._stages = OrderedDict(
+            (key, stage) for key, stage in self._stages.items() if all(of_one is not parts for of_one in stage.parts)
+        )
+        del parts
+        self._collect()
 
     def prefix_bytes(self) -> int:
-        """What all prefixes take of the device's memory."""
-        return sum(part.nbytes for parts in self._prefixes.values() for part in parts)
-
-    def _room(self) -> int:
-        if self.device.type != "cuda":
-            return CPU_ROOM
-        return torch.cuda.get_device_properties(self.device).total_memory // GPU_SHARE
+        """What all prefixes of this process take of the device's memory, whoever holds them."""
+        return held(self.pixels.device)
 
 
 def _precision(split: Split, config: RunConfig) -> AbstractContextManager:

@@ -2,6 +2,7 @@
 
 # R runs, B batch, C classes, P drop-paths, S steps of an epoch, E images of a validation step, M models
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,14 +17,15 @@ from idat_tune import adapters
 from idat_tune.config import RunConfig
 from idat_tune.distill import distillation
 from idat_tune.engine import padding
-from idat_tune.engine.compiling import compile_blocks
-from idat_tune.engine.devices import choose_attention
+from idat_tune.engine.compiling import compile_blocks, leave_uncompiled
+from idat_tune.engine.devices import broken, choose_attention
 from idat_tune.engine.eager import EVAL_BATCH, LOSSES, joint, rows_of
 from idat_tune.engine.optimizer import FlatAdamW, Learnt
-from idat_tune.engine.recording import recorded
 from idat_tune.engine.resident import Resident
 from idat_tune.engine.stacked import stack
 from idat_tune.model import AdaptedModel
+
+log = logging.getLogger(__name__)
 
 
 class MaskedPath(nn.Module):
@@ -73,21 +75,21 @@ class Stage:
         self.models = [student] if teacher is None else [student, teacher]
         for model in self.models:
             choose_attention(model, low is torch.bfloat16, device)
-        splits = [resident.split(model, shape, whole=False) for model in self.models]
+        pairs = zip((shape.student, shape.teacher), self.models, strict=False)
+        cuts = [resident.cut(name, model, shape) for name, model in pairs]
+        self._suffixes, self.parts = [split.suffix for split, _ in cuts], [parts for _, parts in cuts]
         # After the cut, which is where something random begins.
         self._paths = [path for model in self.models for path in _masked(model)]
         self.optimizer = FlatAdamW(shape.optim, self.models, low, recordable=True, runs=runs)
         for model in self.models if runs > 1 else []:
             stack(model, runs)
-        if resident.compiled:
-            for model in self.models:
-                compile_blocks(model)
-        self._suffixes = [split.suffix for split in splits]
-        pairs = zip((shape.student, shape.teacher), splits, strict=False)
-        self._parts = [resident.prefix(name, split, shape) for name, split in pairs]
+        self._compiled = resident.compiled
+        for model in self.models if self._compiled else []:
+            compile_blocks(model)
         self._make_buffers(device)
         self._steps: dict[str, Callable[[], None]] = {}
-        self._pool = resident.graph_pool
+        # Bytes that its recordings use while they are replayed: torch counts them as free then.
+        self.working = 0
 
     def _make_buffers(self, device: torch.device) -> None:
         runs, batch = self.runs, self.shape.batch_size
@@ -99,6 +101,7 @@ class Stage:
         self._totals_R4 = torch.zeros(runs, LOSSES, device=device)
         self._rows_RE = torch.zeros(runs, EVAL_BATCH, dtype=torch.int64, device=device)
         self._counted_RE = torch.zeros(runs, EVAL_BATCH, device=device)
+        self._seen = EVAL_BATCH  # images of a validation step
         self._tallies_RM2 = torch.zeros(runs, len(self.models), 2, device=device)
         self._weight_R, self._temperature_R, self._scale_R = (torch.ones(runs, device=device) for _ in range(3))
         for model in self.models:
@@ -162,12 +165,18 @@ class Stage:
         self._tallies_RM2.zero_()
         for some_RE in torch.stack(tuple(rows_RN)).split(EVAL_BATCH, dim=1):
             count = some_RE.shape[1]
+            self._seen = EVAL_BATCH if self._fixed else count
             self._rows_RE.zero_()
             self._rows_RE[:, :count].copy_(some_RE)
             self._counted_RE.zero_()
             self._counted_RE[:, :count].fill_(1)
             evaluate()
         return self._tallies_RM2.clone()
+
+    @property
+    def _fixed(self) -> bool:
+        """Whether a step always sees as many images: one that is recorded or compiled is so for their number."""
+        return self._compiled or self.resident.device.type == "cuda"
 
     def _load(self, run: int, standing: Standing) -> None:
         """Take up a run where it stands, with its settings."""
@@ -184,8 +193,36 @@ class Stage:
     def _recorded(self, name: str) -> Callable[[], None]:
         if name not in self._steps:
             function = {"distilled": self._distilled, "apart": self._apart, "evaluated": self._evaluate}[name]
-            self._steps[name] = recorded(function, self.resident.device, self._pool, self._undone)
+            if self._compiled:
+                self._try_compiled(function)
+            self._steps[name] = self._measured(lambda: self.resident.recorder.recorded(function, self._undone))
         return self._steps[name]
+
+    def _try_compiled(self, function: Callable[[], None]) -> None:
+        """Go on without compiled blocks, here and on later stages, if the compiler is not there or fails."""
+        try:
+            with self._undone():
+                function()
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as failure:  # whatever a compiler may raise; without it, what is not its fault comes again
+            if broken(self.resident.device):
+                raise
+            self._compiled = self.resident.compiled = False
+            leave_uncompiled(self.models)
+            reason = str(getattr(failure, "inner_exception", failure)).strip().split("\n")[0]
+            log.warning("blocks cannot be compiled here, computing them as they are: %s", reason)
+
+    def _measured(self, record: Callable[[], Callable[[], None]]) -> Callable[[], None]:
+        """What `record` gives; what it takes of a GPU beyond what was allocated before is what its replays take."""
+        device = self.resident.device
+        if device.type != "cuda":
+            return record()
+        before = torch.cuda.memory_allocated(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        step = record()
+        self.working = max(self.working, torch.cuda.max_memory_allocated(device) - before)
+        return step
 
     @contextmanager
     def _undone(self) -> Iterator[None]:
@@ -236,7 +273,7 @@ class Stage:
         return torch.vmap(of_one)(*each) if self.runs > 1 else of_one(*(of_all[0] for of_all in each))[None]
 
     def _logits(self, index: Tensor) -> list[Tensor]:
-        batches = rows_of(self._parts, index)
+        batches = rows_of(self.parts, index)
         side = self.resident.side
         if side is None or len(batches) == 1:
             return [suffix(parts).float() for suffix, parts in zip(self._suffixes, batches, strict=True)]
@@ -249,13 +286,14 @@ class Stage:
         return [student_BC, teacher_BC]
 
     def _evaluate(self) -> None:
-        labels = self.resident.labels.index_select(0, self._rows_RE.flatten())
+        rows, counted_RE = self._rows_RE[:, : self._seen].flatten(), self._counted_RE[:, : self._seen]
+        labels = self.resident.labels.index_select(0, rows)
         with torch.no_grad():
-            for of_model, logits in enumerate(self._logits(self._rows_RE.flatten())):
+            for of_model, logits in enumerate(self._logits(rows)):
                 losses = F.cross_entropy(logits, labels, reduction="none")
                 right = (logits.argmax(dim=-1) == labels).float()
-                both_2RE = torch.stack([right, losses]).view(2, *self._counted_RE.shape)
-                self._tallies_RM2[:, of_model] += (both_2RE * self._counted_RE).sum(dim=-1).T
+                both_2RE = torch.stack([right, losses]).view(2, *counted_RE.shape)
+                self._tallies_RM2[:, of_model] += (both_2RE * counted_RE).sum(dim=-1).T
 
 
 def _masked(model: AdaptedModel) -> list[MaskedPath]:

@@ -41,6 +41,8 @@ def shape_of(config: RunConfig, narrowest: int) -> RunConfig:
 class Staged:
     """One trial on a stage; what `Eager` is without one."""
 
+    undoes = True  # as `Eager`
+
     def __init__(self, config: RunConfig, resident: Resident, classes: int):
         self._resident, self._classes = resident, classes
         self._low = torch.bfloat16 if bf16(config, resident.device) else torch.float32
@@ -50,6 +52,7 @@ class Staged:
         # Apart from the seed of shuffling: equal ones would draw the same numbers.
         generator = torch.Generator(resident.device).manual_seed(2**41 + config.seed)
         self.standing = Standing(config, self._stage_of(1).begun(self._fresh), generator)
+        self.working = 0  # as of `Eager`
         self._behind = False  # whether the trial has learnt more since its models got their values
 
     def _stage_of(self, runs: int) -> Stage:
@@ -92,7 +95,11 @@ class Staged:
         """An epoch of trials that stack, of equally many steps and all with distillation or all without: (R, 4)."""
         for trial in trials:
             trial._behind = True
-        return trials[0]._stage_of(len(trials)).train([trial.standing for trial in trials], epochs)
+        stage = trials[0]._stage_of(len(trials))
+        losses_R4 = stage.train([trial.standing for trial in trials], epochs)
+        for trial in trials:
+            trial.working = max(trial.working, stage.working)
+        return losses_R4
 
     @staticmethod
     def validate_together(trials: Sequence["Staged"], rows_RN: Sequence[Tensor]) -> Tensor:

@@ -15,7 +15,7 @@ from idat_tune.data import Images
 from idat_tune.errors import BadInput, DiskFull, Interrupted
 from idat_tune.interrupts import Interrupts, interruptible
 from idat_tune.journal import Journal
-from idat_tune.search import finish
+from idat_tune.search import finish, precision
 from idat_tune.search.budget import Budget
 from idat_tune.search.cluster import Session, log_to, remove_tune_files
 from idat_tune.search.conductor import Conductor
@@ -52,7 +52,7 @@ def drive(plans: Iterable[Plan], resources: Resources, listen: Callable[[Plan], 
             held = held_weights(plan)
             with locked(plan.folder):
                 manifest = Manifest(plan, data.content_hash(plan.task.name), held)
-                plan = manifest.hinted(plan)
+                plan = precision.held(manifest.hinted(plan), manifest)
                 journal, listener = Journal(plan.folder / JOURNAL), listen(plan)
                 listener.search_opened(plan)
                 log_to(plan.folder / LOG)
@@ -122,6 +122,7 @@ def _search(
         if session.remark:
             listener.remarked(session.remark)
             session.remark = None
+        plan = precision.settled(plan, manifest, room)
         store.join()
         with _closing(plan, tracked, journal, listener, session.interrupts):
             tracked.open()

@@ -46,6 +46,7 @@ class Manifest:
             "explored": False,
             "spent": {"seconds": 0.0, "gpu_seconds": 0.0},
             "ended_by": None,
+            "precision": None,  # what `auto` came to, for all trials
             "stacked": 1,  # the most trials that trained in one process
             "winner": None,
             "test_openings": [],

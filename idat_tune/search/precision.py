@@ -1,0 +1,40 @@
+"""What a search computes in: asked of a worker once, where it begins, and then the same for all its trials."""
+
+from dataclasses import replace
+
+import ray
+
+from idat_tune.backbones import EMBEDDED, RANDOM
+from idat_tune.config import RunConfig
+from idat_tune.search.cluster import Room
+from idat_tune.search.manifest import Manifest
+from idat_tune.search.plan import Plan
+from idat_tune.trial import precision_of
+
+AUTO = "auto"
+
+
+def settled(plan: Plan, manifest: Manifest, room: Room) -> Plan:
+    """The plan with `precision: auto` replaced by what it is on a worker; the manifest keeps the answer.
+
+    Else trials that are compared could differ in it: on other nodes, or after a resume on another machine. Both
+    precisions run everywhere, so that a search goes on in its own wherever it is resumed.
+    """
+    searched = any(param.key == "precision" for param in plan.space.params)
+    if searched or plan.config_of({}).precision != AUTO:
+        return plan
+    if manifest.content["precision"] is None:
+        manifest.set("precision", _asked(plan.config_of({}), room))
+    return held(plan, manifest)
+
+
+def held(plan: Plan, manifest: Manifest) -> Plan:
+    """The plan in the precision that the manifest has the answer for, if it has one by now."""
+    known = manifest.content["precision"]
+    return plan if known is None else replace(plan, space=plan.space.with_fixed({"precision": known}))
+
+
+def _asked(config: RunConfig, room: Room) -> str:
+    if not room.gpus and config.student.removeprefix(RANDOM) in EMBEDDED:
+        return "fp32"  # as every CPU would answer
+    return ray.get(ray.remote(num_cpus=1, num_gpus=room.gpus)(precision_of).remote(config))

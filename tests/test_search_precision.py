@@ -1,0 +1,56 @@
+"""What a search computes in: one answer for all trials, wherever it goes on."""
+
+import pytest
+
+from idat_tune import space as spaces
+from idat_tune.search import precision
+from idat_tune.search.cluster import Room
+from idat_tune.search.manifest import Manifest
+from idat_tune.search.plan import Plan
+from idat_tune.space import Space
+
+ON_CPUS, ON_GPUS = Room(2, 2, 0.0), Room(2, 2, 0.5)
+SETTINGS = {"name": "s", "task": "dtd", "space": spaces.load("idat"), "trials": 6, "seed": 0, "final_seeds": 2}
+
+
+def settled(out, room=ON_CPUS, **changes):
+    """The plan of a search that begins, or goes on, there."""
+    plan = Plan.checked(**{"fixed": {}, **SETTINGS, **changes}, out=out)
+    plan.folder.mkdir(parents=True, exist_ok=True)
+    return precision.settled(plan, Manifest(plan, "hash", {}), room)
+
+
+@pytest.fixture
+def answers(monkeypatch):
+    """What the workers would say, one after the other."""
+    given = []
+    monkeypatch.setattr(precision.ray, "remote", lambda **_: lambda of: type("Remote", (), {"remote": lambda _: None}))
+    monkeypatch.setattr(precision.ray, "get", lambda _: given.pop(0))
+    return given
+
+
+@pytest.mark.parametrize("room", [ON_CPUS, ON_GPUS])
+def test_all_trials_compute_in_what_the_first_worker_said_also_after_a_resume(tmp_path, answers, room):
+    answers += ["bf16", "fp32"]
+    for _ in range(2):
+        plan = settled(tmp_path, room)
+        configs = [*plan.arms().values(), *plan.sample(), *(job.config for job in plan.first_jobs())]
+        assert {config.precision for config in configs} == {"bf16"}
+    assert answers == ["fp32"]
+    asked = Plan.checked(**SETTINGS, fixed={}, out=tmp_path)
+    assert precision.held(asked, Manifest(asked, "hash", {})) == plan
+
+
+def test_what_is_asked_for_is_not_asked_of_anyone(tmp_path, answers):
+    assert settled(tmp_path, fixed={"precision": "bf16"}).config_of({}).precision == "bf16"
+
+
+def test_a_space_may_search_it(tmp_path, answers):
+    searched = spaces.parse({"params": {"precision": {"choice": ["bf16", "fp32"]}}}, "mine")
+    assert isinstance(searched, Space)
+    assert {config.precision for config in settled(tmp_path, space=searched).sample()} == {"bf16", "fp32"}
+
+
+def test_embedded_backbones_stay_in_fp32_on_cpus_without_asking(tmp_path, answers):
+    plan = settled(tmp_path, task="digits", space=spaces.load("embedded"))
+    assert {config.precision for config in plan.sample()} == {"fp32"}
