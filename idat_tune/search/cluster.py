@@ -78,8 +78,10 @@ class Session:
             os.environ.setdefault(name, value)
         if _is_up():
             self.remark = _join_session(self.resources.address)
+            self._gpus()
         elif self.resources.address:
             self._start({"address": self.resources.address}, self._not_joined)
+            self._gpus()
         else:
             self.remark = unused()
             gpus_of_each(devices.gpus(), self.resources)
@@ -94,8 +96,12 @@ class Session:
             self._start(self._on_this_machine(), self._not_started)
             threading.Thread(target=self._watch, daemon=True).start()
         there = ray.cluster_resources()
-        gpus = gpus_of_each(there.get("GPU", 0.0), self.resources)
-        return room(there.get("CPU", 1), there.get("GPU", 0), gpus, self.resources)
+        return room(there.get("CPU", 1), there.get("GPU", 0), self._gpus(), self.resources)
+
+    def _gpus(self) -> float:
+        import ray
+
+        return gpus_of_each(ray.cluster_resources().get("GPU", 0.0), self.resources)
 
     def _on_this_machine(self) -> dict[str, Any]:
         folder, alone = ray_folder(), self.resources.stacked == 1
