@@ -164,7 +164,7 @@ def test_a_search_keeps_which_weights_it_began_with_and_goes_on_with_no_others(f
 
 def test_a_search_that_is_finished_is_read_without_any_weights(folder, tmp_path):  # noqa: F811
     path = written(folder)
-    begin(planned(tmp_path)).set("result", {"winner": None})
+    begin(planned(tmp_path)).set("result", {"winner": {}, "arms": {}, "verdict": "", "test_openings": 1})
     path.unlink()
     assert held_weights(planned(tmp_path)) == {}
 

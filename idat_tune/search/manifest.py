@@ -213,6 +213,8 @@ class _Entries(BaseModel):
     test_openings: list[_Opening] = []
     trained_again: list[str] = []
     hints: list[tuple[str, list[tuple[str, Any]]]] = []
+    left_out: list[tuple[str, str]] = []
+    weights: dict[str, dict[str, Any]] = {}
     result: _Result | None = None
 
 
