@@ -58,6 +58,7 @@ def drive(plans: Iterable[Plan], resources: Resources, listen: Callable[[Plan], 
                 log_to(plan.folder / LOG)
                 found = whole_again(plan, journal, manifest, listener)
                 if found is None:
+                    _check_weights(plan, manifest.content["weights"])  # a finished search may have to train again
                     found = _search(plan, resources, session, manifest, journal, listener)
                 if found["winner"]:
                     winners = {plan.task: found["winner"]["config"], **winners}
@@ -95,10 +96,13 @@ def held_weights(plan: Plan) -> dict[str, dict[str, Any]]:
     before = begun(plan)
     if before.get("result") and not plan.reopen_test:
         return {}
-    known = before.get("weights", {})
+    _check_weights(plan, before.get("weights", {}))
+    return {name: weights.identify(name).as_dict() for name in plan.backbones()}
+
+
+def _check_weights(plan: Plan, known: Mapping[str, Mapping[str, Any]]) -> None:
     for name, held in known.items():
         weights.check_same(name, held, f"search '{plan.name}' was begun with", ", or give a new search another --name")
-    return {name: weights.identify(name).as_dict() for name in plan.backbones()}
 
 
 def _nearest(winners: Mapping[Task, Mapping[str, Any]], plan: Plan) -> dict[str, Mapping[str, Any]]:
