@@ -101,6 +101,7 @@ def test_it_says_when_it_answers_on_this_machine_alone_and_no_server_outlives_it
         (server,) = children(running.pid)
         running.send_signal(number)
         assert running.wait(20) == 130
+        assert running.stderr.read() == "error: the server was told to end, and has; what it showed stays as it is\n"
     finally:
         running.kill()
     deadline = time.monotonic() + 5  # a kill takes its time

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from idat_tune.cli.shared import OUT, Json, Out, Set, app, check_whole, console, held, print_json, program
-from idat_tune.errors import BadInput
+from idat_tune.errors import BadInput, Interrupted
 
 
 @app.command()
@@ -70,7 +70,10 @@ def ui(
             raise BadInput(f"no tracking store at {tracking.store(out)}; run a search first, or name its --out")
         tracking.reach(place)
     typer.echo(f"starting MLflow's UI on {tracking.shown(place)}", err=True)
-    serve(out, host, port, lambda address: typer.echo(f"{address} answers (Ctrl-C ends it)", err=True))
+    try:
+        serve(out, host, port, lambda address: typer.echo(f"{address} answers (Ctrl-C ends it)", err=True))
+    except KeyboardInterrupt:
+        raise Interrupted("the server was told to end, and has; what it showed stays as it is") from None
 
 
 @app.command()

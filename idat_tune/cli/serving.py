@@ -8,14 +8,14 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
-from types import FrameType
 from typing import IO
 
 from idat_tune import tracking
 from idat_tune.errors import BadInput, IdatError
+from idat_tune.interrupts import interruptible
 
 START_SECONDS = 180.0  # until the server must answer; it takes 5 to 15
 EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - where to ask a server that listens everywhere
@@ -64,12 +64,12 @@ def serve(out: Path, host: str, port: int, answers: Callable[[str], None]) -> No
         answers: called with the address once the server answers.
 
     Raises:
-        KeyboardInterrupt: by Ctrl-C, SIGTERM or SIGHUP.
+        KeyboardInterrupt: by Ctrl-C, or by SIGTERM or SIGHUP where they are not ignored.
         IdatError: the server ended by itself, or never answered.
     """
     # Job execution is for MLflow's own agents: without it the server takes 2 processes instead of 10.
     environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-    with tempfile.TemporaryFile() as said, _ended_by_signals():
+    with tempfile.TemporaryFile() as said, interruptible():
         # In a session of its own, so that all its processes can be ended at once.
         server = subprocess.Popen(
             tracking.server_command(out, host, port),
@@ -82,21 +82,6 @@ def serve(out: Path, host: str, port: int, answers: Callable[[str], None]) -> No
             raise IdatError(f"the MLflow server has ended ({_last_line(said)}); start it again")
         finally:
             _end(server)
-
-
-@contextmanager
-def _ended_by_signals() -> Iterator[None]:
-    """SIGTERM and SIGHUP end what runs inside as Ctrl-C does."""
-
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    before = {number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGHUP)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _wait_for(server: "subprocess.Popen[bytes]", host: str, port: int, said: IO[bytes]) -> None:
