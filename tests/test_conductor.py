@@ -287,6 +287,19 @@ def test_a_trial_whose_worker_died_begins_again_up_to_twice(tmp_path):
     assert [each.epoch for each in conducting.journal.records[-1].epochs] == [0, 1]
 
 
+def test_a_worker_that_was_told_to_stop_with_the_search_has_not_failed(tmp_path):
+    conducting = begin(a_plan(tmp_path))
+    for number in range(2):
+        conducting.suggest(f"t{number}")
+        conducting.on_trial_complete(f"t{number}", None, error=True)
+    conducting.suggest("last")
+    with pytest.raises(KeyboardInterrupt):
+        conducting.interrupts()
+    with pytest.raises(KeyboardInterrupt):
+        conducting.on_trial_complete("last", None, error=True)
+    assert conducting.journal.records == []
+
+
 def test_a_trial_that_takes_every_worker_down_is_a_failure(tmp_path):
     conducting = begin(a_plan(tmp_path))
     run_all(conducting, most=3)

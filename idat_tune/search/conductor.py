@@ -205,6 +205,8 @@ class Conductor(Searcher):
         Trials whose worker died come back through our own queue, because Tune tries none again that died while it
         was being handed to a reused worker.
         """
+        if error:
+            self.interrupts.check()  # the worker may have been told to stop too, which is no result
         live = self.live.pop(trial_id)
         self.budget.note(self._exploring())
         if error and live.deaths < RETRIES:
