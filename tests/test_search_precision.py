@@ -3,8 +3,10 @@
 import pytest
 
 from idat_tune import space as spaces
-from idat_tune.search import precision
+from idat_tune.errors import BadInput
+from idat_tune.search import Listener, Resources, precision
 from idat_tune.search.cluster import Room
+from idat_tune.search.driver import check_devices, drive
 from idat_tune.search.manifest import Manifest
 from idat_tune.search.plan import Plan
 from idat_tune.space import Space
@@ -39,6 +41,31 @@ def test_all_trials_compute_in_what_the_first_worker_said_also_after_a_resume(tm
     assert answers == ["fp32"]
     asked = Plan.checked(**SETTINGS, fixed={}, out=tmp_path)
     assert precision.held(asked, Manifest(asked, "hash", {})) == plan
+
+
+def test_a_worker_without_the_device_says_so_in_a_sentence(tmp_path, monkeypatch):
+    class Failed(precision.ray.exceptions.RayTaskError):
+        cause = BadInput("device 'cuda' is not on this machine")
+
+        def __init__(self):
+            """As of a worker, with its trace."""
+
+    def fail(_):
+        raise Failed
+
+    monkeypatch.setattr(precision.ray, "remote", lambda **_: lambda of: type("Remote", (), {"remote": lambda _: None}))
+    monkeypatch.setattr(precision.ray, "get", fail)
+    with pytest.raises(BadInput, match="^device 'cuda' is not on this machine$"):
+        settled(tmp_path)
+
+
+def test_a_device_that_is_not_there_is_refused_before_ray_starts(tmp_path, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    plan = Plan.checked(**SETTINGS, fixed={"device": "cuda"}, out=tmp_path)
+    with pytest.raises(BadInput, match="device 'cuda' is not on this machine"):
+        next(drive([plan], Resources(), lambda plan: Listener()))
+    check_devices([plan], Resources(address="10.0.0.1:6379"))
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_what_is_asked_for_is_not_asked_of_anyone(tmp_path, answers):

@@ -12,6 +12,7 @@ from ray import tune
 from idat_tune import data, model, weights
 from idat_tune.backbones import NO_TEACHER
 from idat_tune.data import Images
+from idat_tune.engine.devices import choose_device
 from idat_tune.errors import BadInput, DiskFull, Interrupted
 from idat_tune.interrupts import Interrupts, interruptible
 from idat_tune.journal import Journal
@@ -42,18 +43,21 @@ def drive(plans: Iterable[Plan], resources: Resources, listen: Callable[[Plan], 
     plans = list(plans)
     with closing(Session(resources)) as session:
         with interruptible() as session.interrupts:
-            setting()  # of patience: refused before anything is written
+            # Whatever is refused is so before anything is written, and before the first of several searches takes hours.
+            setting()  # of patience
+            check_devices(plans, resources)
+            session.prepare()
             for plan in plans:
                 if not (plan.folder / JOURNAL).exists():
                     check_models(plan)
-            session.prepare()
-        for asked in plans:
+            held = [held_weights(plan) for plan in plans]
+        for asked, identities in zip(plans, held, strict=True):
             plan = asked.hinted(_nearest(winners, asked))
-            held = held_weights(plan)
             with locked(plan.folder):
-                manifest = Manifest(plan, data.content_hash(plan.task.name), held)
+                journal = Journal(plan.folder / JOURNAL)  # first, as a damaged one must leave the manifest as it is
+                manifest = Manifest(plan, data.content_hash(plan.task.name), identities)
                 plan = precision.held(manifest.hinted(plan), manifest)
-                journal, listener = Journal(plan.folder / JOURNAL), listen(plan)
+                listener = listen(plan)
                 listener.search_opened(plan)
                 log_to(plan.folder / LOG)
                 found = whole_again(plan, journal, manifest, listener)
@@ -63,6 +67,18 @@ def drive(plans: Iterable[Plan], resources: Resources, listen: Callable[[Plan], 
                 if found["winner"]:
                     winners = {plan.task: found["winner"]["config"], **winners}
                 yield found
+
+
+def check_devices(plans: Iterable[Plan], resources: Resources) -> None:
+    """Make sure that the device of the trials to come is there; of a cluster only its workers know.
+
+    Raises:
+        BadInput: naming it.
+    """
+    if resources.address is None:
+        to_come = [plan for plan in plans if not begun(plan).get("result")]
+        for name in {plan.config_of({}).device for plan in to_come} - {"auto"}:
+            choose_device(name)
 
 
 def check_models(plan: Plan) -> None:

@@ -6,6 +6,7 @@ import ray
 
 from idat_tune.backbones import EMBEDDED, RANDOM
 from idat_tune.config import RunConfig
+from idat_tune.errors import IdatError
 from idat_tune.search.cluster import Room
 from idat_tune.search.manifest import Manifest
 from idat_tune.search.plan import Plan
@@ -37,4 +38,9 @@ def held(plan: Plan, manifest: Manifest) -> Plan:
 def _asked(config: RunConfig, room: Room) -> str:
     if not room.gpus and config.student.removeprefix(RANDOM) in EMBEDDED:
         return "fp32"  # as every CPU would answer
-    return ray.get(ray.remote(num_cpus=1, num_gpus=room.gpus)(precision_of).remote(config))
+    try:
+        return ray.get(ray.remote(num_cpus=1, num_gpus=room.gpus)(precision_of).remote(config))
+    except ray.exceptions.RayTaskError as failure:
+        if isinstance(failure.cause, IdatError):
+            raise failure.cause from None  # without the trace of the worker
+        raise

@@ -15,7 +15,7 @@ from idat_tune.errors import BadInput
 from idat_tune.metrics import Speed
 from idat_tune.probe import Probed, Prober
 from idat_tune.search.cluster import Room, Session
-from idat_tune.search.driver import check_models, visible_images
+from idat_tune.search.driver import check_devices, check_models, visible_images
 from idat_tune.search.forecast import Key, Pace, cost_key, forecast, sample_of
 from idat_tune.search.plan import Plan, Resources
 
@@ -38,9 +38,10 @@ def estimates(
         raise BadInput("--dry-run foresees trials that train by themselves, not --stacked; leave one of the two away")
     began = time.perf_counter()
     with closing(Session(resources)) as session:
+        check_devices(plans, resources)  # as a search does, and so with what follows
         session.prepare()
         for plan in plans:
-            check_models(plan)  # as a search does
+            check_models(plan)
         tell("starting Ray")
         room = _start(plans[0], session)
         workers, gpus = room.trials, room.gpus
