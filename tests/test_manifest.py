@@ -1,6 +1,7 @@
 """What is refused before a search touches anything: names, and manifests and journals that are damaged."""
 
 import json
+from dataclasses import replace
 
 import pytest
 from conftest import command
@@ -86,6 +87,7 @@ def changed(plan, **entries):
         ({"explored": "yes"}, "explored: "),
         ({"trials": "6"}, "trials: "),
         ({"stacked": 0}, "stacked: "),
+        ({"precision": "fp64"}, "precision: "),
         ({"result": {"winner": None}}, "result.winner: "),
         ({"search_id": None}, "search_id: "),
     ],
@@ -93,7 +95,7 @@ def changed(plan, **entries):
 def test_a_manifest_with_values_of_a_wrong_type_is_named_and_left_as_it_is(begun, entries, where):
     changed(begun, **entries)
     before = (begun.folder / NAME).read_bytes()
-    for use in (lambda: check_resumable(begun), lambda: begin(begun)):
+    for use in (lambda: check_resumable(begun, "hash"), lambda: begin(begun)):
         with pytest.raises(BadInput) as caught:
             use()
         assert f"{NAME} is damaged ({where}" in str(caught.value)
@@ -105,13 +107,24 @@ def test_a_manifest_with_values_of_a_wrong_type_is_named_and_left_as_it_is(begun
 def test_a_manifest_that_is_no_object_is_named(begun, text):
     (begun.folder / NAME).write_bytes(text.encode("latin-1"))
     with pytest.raises(BadInput, match="is damaged"):
-        check_resumable(begun)
+        check_resumable(begun, "hash")
+
+
+def test_other_images_and_more_trials_than_the_test_was_opened_for_are_refused_before_anything_starts(begun):
+    with pytest.raises(BadInput, match="was begun with another data_hash"):
+        check_resumable(begun, "other")
+    changed(begun, test_openings=[{"winner": "arm-default"}])
+    more = replace(begun, trials=begun.trials + 1)
+    with pytest.raises(BadInput, match=r"has opened its test split with --trials \d+, so it cannot go on to"):
+        check_resumable(more, "hash")
+    check_resumable(begun, "hash")
+    check_resumable(replace(more, reopen_test=True), "hash")
 
 
 def test_a_manifest_of_a_newer_version_is_left_to_it(begun):
     changed(begun, format=2, spent="in another way")
     with pytest.raises(BadInput, match=r"was written by a newer idat-tune \(format 2, this one knows 1\); update"):
-        check_resumable(begun)
+        check_resumable(begun, "hash")
 
 
 def test_a_manifest_of_before_there_were_formats_is_read(begun):
@@ -125,7 +138,7 @@ def test_a_manifest_of_before_there_were_formats_is_read(begun):
 def test_a_search_that_lost_its_manifest_is_not_begun_anew_over_its_journal(begun):
     (begun.folder / NAME).unlink()
     with pytest.raises(BadInput, match="is gone, which says what search 's' is and whether its test was opened"):
-        check_resumable(begun)
+        check_resumable(begun, "hash")
 
 
 @pytest.mark.parametrize(

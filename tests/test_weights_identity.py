@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from test_weights import SMALL, folder, values_of  # noqa: F401 - a fixture
 
 import idat_tune
-from idat_tune import embedded, export, run, space, trial, weights
+from idat_tune import data, embedded, export, run, space, trial, weights
 from idat_tune.errors import BadInput
 from idat_tune.journal import Journal, TrialRecord
 from idat_tune.search import plan_search
@@ -148,7 +148,7 @@ def planned(tmp_path, **changes):
 
 def begin(plan):
     plan.folder.mkdir(parents=True, exist_ok=True)
-    return Manifest(plan, "data", held_weights(plan))
+    return Manifest(plan, data.content_hash("digits"), held_weights(plan))
 
 
 def test_a_search_keeps_which_weights_it_began_with_and_goes_on_with_no_others(folder, tmp_path):  # noqa: F811

@@ -166,7 +166,7 @@ def plan_search(
     sampler: str = TPE,
     stopping: str = HALVING,
 ) -> Plan:
-    """The checked plan of a search; writes nothing and loads nothing heavy.
+    """The checked plan of a search; writes nothing, and loads torch only to see which teachers of `idat` are there.
 
     Raises:
         BadInput: an unknown task, a faulty space, a number out of range, data that is not there, or a
@@ -193,10 +193,11 @@ def plan_search(
         stopping=stopping,
     )
     data.require(known.name)
+    before = begun(plan)
     if own_space:  # which nobody asked for as it is
-        plan = plan.without_absent_teachers(begun(plan).get("left_out"))
+        plan = plan.without_absent_teachers(before.get("left_out"))
     check_writable(plan.out)
-    check_resumable(plan)
+    check_resumable(plan, data.content_hash(known.name) if before else "")
     return plan.hinted({f"portfolio-{index}": point for index, point in enumerate(portfolio.starts(known.name))})
 
 

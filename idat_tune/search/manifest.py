@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, PositiveInt, ValidationError
 
@@ -56,29 +56,14 @@ class Manifest:
             "trained_again": [],  # final runs whose tensors were lost after their test
         }
         self.content: dict[str, Any] = fresh | (_read(self.path) if self.path.exists() else {})
-        self._check(plan, fresh)
+        _check(plan, self.content, data_hash)
         self._go_on(plan)
         self.content |= {"name": plan.name, "sampler": plan.sampler, "stopping": plan.stopping}
         self.save()
 
-    def _check(self, plan: Plan, fresh: dict[str, Any]) -> None:
-        check_same(plan, self.content, {**plan.identity(), "data_hash": fresh["data_hash"]})
-        for option, was, now in self._more(plan):
-            if self.test_openings and not plan.reopen_test:
-                raise BadInput(
-                    f"search '{plan.name}' has opened its test split with --{option} {was}, so it cannot go on to "
-                    f"{now}: that would choose knowing the test; --reopen-test does it all the same and records it, "
-                    "or give a new search another --name"
-                )
-
-    def _more(self, plan: Plan) -> list[tuple[str, int, int]]:
-        """What is asked for beyond what was asked before: option, before, now."""
-        known = {"trials": plan.trials, "seeds": plan.final_seeds}
-        return [(key, self.content[key], value) for key, value in known.items() if value > self.content.get(key, value)]
-
     def _go_on(self, plan: Plan) -> None:
         """Take back what was decided, as far as more was asked for than it was decided on."""
-        more = [option for option, _, _ in self._more(plan)]
+        more = [option for option, _, _ in _more(plan, self.content)]
         if "trials" in more:
             self.content |= {"explored": False, "winner": None}
         if self.test_openings and plan.reopen_test and (more or self.content["result"]):
@@ -137,15 +122,15 @@ class Manifest:
         partial.replace(self.path)
 
 
-def check_resumable(plan: Plan) -> None:
+def check_resumable(plan: Plan, data_hash: str) -> None:
     """Refuse a plan under the name of a search that was begun otherwise; changes nothing.
 
     Raises:
-        BadInput: naming the difference, or that its manifest is damaged.
+        BadInput: naming the difference, or that its manifest is damaged, or that its test was opened for less.
     """
     path = plan.folder / NAME
     if path.exists():
-        check_same(plan, _read(path), plan.identity())
+        _check(plan, _read(path), data_hash)
     elif (journal := plan.folder / JOURNAL).exists() and journal.stat().st_size:
         raise BadInput(
             f"{path} is gone, which says what search '{plan.name}' is and whether its test was opened; "
@@ -177,6 +162,23 @@ def check_same(plan: Plan, content: Mapping[str, Any], wanted: Mapping[str, Any]
             )
 
 
+def _check(plan: Plan, content: Mapping[str, Any], data_hash: str) -> None:
+    check_same(plan, content, {**plan.identity(), "data_hash": data_hash})
+    for option, was, now in _more(plan, content):
+        if content.get("test_openings") and not plan.reopen_test:
+            raise BadInput(
+                f"search '{plan.name}' has opened its test split with --{option} {was}, so it cannot go on to "
+                f"{now}: that would choose knowing the test; --reopen-test does it all the same and records it, "
+                "or give a new search another --name"
+            )
+
+
+def _more(plan: Plan, content: Mapping[str, Any]) -> list[tuple[str, int, int]]:
+    """What is asked for beyond what was asked before: option, before, now."""
+    known = {"trials": plan.trials, "seeds": plan.final_seeds}
+    return [(key, content[key], value) for key, value in known.items() if value > content.get(key, value)]
+
+
 class _Spent(BaseModel):
     seconds: float
     gpu_seconds: float
@@ -206,6 +208,7 @@ class _Entries(BaseModel):
     reopen: bool = False
     spent: _Spent = _Spent(seconds=0.0, gpu_seconds=0.0)
     ended_by: str | None = None
+    precision: Literal["bf16", "fp32"] | None = None
     stacked: PositiveInt = 1
     trials: PositiveInt = 1
     seeds: PositiveInt = 1
