@@ -15,7 +15,7 @@ from idat_tune.search.budget import WHY, Budget, longest_without_gain
 from idat_tune.search.cluster import Session
 from idat_tune.search.conductor import Conductor
 from idat_tune.search.manifest import Manifest
-from idat_tune.search.plan import Resources
+from idat_tune.search.request import Resources
 
 
 class Clock:

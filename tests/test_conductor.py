@@ -18,7 +18,8 @@ from idat_tune.search import Listener, conductor, finish, plan_search
 from idat_tune.search.cluster import at_once
 from idat_tune.search.conductor import Conductor
 from idat_tune.search.manifest import Manifest, locked
-from idat_tune.search.plan import Place, Plan, Resources
+from idat_tune.search.plan import Place, Plan
+from idat_tune.search.request import Resources
 
 TENSORS = save({"head.bias": np.zeros(1, dtype=np.float32)})
 

@@ -10,7 +10,7 @@ from idat_tune.config import RunConfig
 from idat_tune.journal import COMPLETE, CONFIRM, EXPLORE, FINAL, TEST, TrialRecord
 from idat_tune.metrics import Speed
 from idat_tune.search.forecast import Pace, Standing, cost_key, forecast, measured, sample_of
-from idat_tune.search.plan import Resources
+from idat_tune.search.request import Resources
 
 SPEED = Speed(train=1 / 800, val=0.0, beside=0.0)  # an epoch takes a second
 

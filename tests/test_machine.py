@@ -15,7 +15,7 @@ from conftest import command
 from idat_tune.errors import BadInput
 from idat_tune.search import machine
 from idat_tune.search.machine import check_processes, gpus_of_each, ray_folder, store
-from idat_tune.search.plan import Resources
+from idat_tune.search.request import Resources
 
 Usage = namedtuple("Usage", "total used free")
 

@@ -12,7 +12,7 @@ from idat_tune.errors import BadInput
 from idat_tune.journal import Journal
 from idat_tune.search import plan_search
 from idat_tune.search.manifest import JOURNAL, NAME, check_resumable
-from idat_tune.search.plan import check_name
+from idat_tune.search.request import check_name
 
 
 @pytest.mark.parametrize("name", ["a", "first-1", "Größe_2.b", "a" * 150, "7"])

@@ -15,7 +15,7 @@ from idat_tune.search import conductor
 from idat_tune.search.budget import Budget
 from idat_tune.search.conductor import Conductor
 from idat_tune.search.manifest import Manifest
-from idat_tune.search.plan import Resources
+from idat_tune.search.request import Resources
 
 
 @pytest.fixture

@@ -7,7 +7,8 @@ from conftest import command
 from idat_tune.errors import BadInput, IdatError
 from idat_tune.search import workers
 from idat_tune.search.cluster import Room, room
-from idat_tune.search.plan import Place, Resources
+from idat_tune.search.plan import Place
+from idat_tune.search.request import Resources
 from idat_tune.search.workers import Hosts
 
 

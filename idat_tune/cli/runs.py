@@ -90,7 +90,7 @@ def search(
     """Search the best config of a task, train it on train and val, test it once."""
     from idat_tune import tasks
     from idat_tune.search import Resources, plan_search
-    from idat_tune.search.plan import FOLDS, HALVING, TOP_K, TPE, check_name
+    from idat_tune.search.request import FOLDS, HALVING, TOP_K, TPE, check_name
 
     resources = Resources(hours, gpus_per_trial, max_concurrent, address, gpu_hours, patience, stacked)
     check_positive("--price-per-hour", price_per_hour)

@@ -14,8 +14,9 @@ from idat_tune.config import RunConfig
 from idat_tune.errors import BadInput
 from idat_tune.replay.nearest import Nearest
 from idat_tune.replay.table import ARMS, Curves, Recording, curves_of
-from idat_tune.search.plan import ALONE, DEFAULT, HALVING, TOP_K, TPE
+from idat_tune.search.plan import ALONE, DEFAULT
 from idat_tune.search.race import Contender, Race
+from idat_tune.search.request import HALVING, TOP_K, TPE
 from idat_tune.search.sampler import distribution, new_study, reseed, suggest
 from idat_tune.search.stopping import ETA, RULES, Halving, Rule, grace
 from idat_tune.space import Domain, Space

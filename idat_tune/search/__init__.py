@@ -12,7 +12,8 @@ from idat_tune.errors import Interrupted
 from idat_tune.search.address import resolved
 from idat_tune.search.listener import LOG, Listener
 from idat_tune.search.manifest import begun, check_resumable, check_writable
-from idat_tune.search.plan import FOLDS, HALVING, TOP_K, TPE, Plan, Resources
+from idat_tune.search.plan import Plan
+from idat_tune.search.request import FOLDS, HALVING, TOP_K, TPE, Resources
 from idat_tune.space import Space
 
 __all__ = [

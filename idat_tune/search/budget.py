@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 
 from idat_tune.journal import COMPLETE, EXPLORE, Journal, TrialRecord
 from idat_tune.search.manifest import Manifest
-from idat_tune.search.plan import Plan, Resources
+from idat_tune.search.plan import Plan
+from idat_tune.search.request import Resources
 
 TRIALS, HOURS, GPU_HOURS, PATIENCE, GRID = "trials", "hours", "gpu-hours", "patience", "grid"
 WHY = {

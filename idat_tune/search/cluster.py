@@ -25,7 +25,7 @@ from idat_tune.search.machine import (
     ray_folder,
     store,
 )
-from idat_tune.search.plan import Resources
+from idat_tune.search.request import Resources
 
 QUIET = {
     "RAY_AIR_NEW_OUTPUT": "0",

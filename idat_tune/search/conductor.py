@@ -18,7 +18,8 @@ from idat_tune.search.agenda import Agenda, keep_trained, trained_file
 from idat_tune.search.budget import Budget
 from idat_tune.search.listener import Listener
 from idat_tune.search.manifest import Manifest
-from idat_tune.search.plan import Job, Place, Plan, Resources
+from idat_tune.search.plan import Job, Place, Plan
+from idat_tune.search.request import Resources
 from idat_tune.search.sampler import distribution, exhausted, new_study, reseed, suggest
 from idat_tune.search.scheduler import METRIC, Stopper
 from idat_tune.search.stopping import rule

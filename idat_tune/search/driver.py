@@ -24,7 +24,8 @@ from idat_tune.search.listener import LOG, Listener
 from idat_tune.search.manifest import JOURNAL, Manifest, begun, locked
 from idat_tune.search.mend import whole_again
 from idat_tune.search.patience import Watch, setting
-from idat_tune.search.plan import Plan, Resources
+from idat_tune.search.plan import Plan
+from idat_tune.search.request import Resources
 from idat_tune.search.tracked import Tracked
 from idat_tune.search.workers import Hosts, Workers, workers
 from idat_tune.tasks import Task
@@ -43,7 +44,7 @@ def drive(plans: Iterable[Plan], resources: Resources, listen: Callable[[Plan], 
     plans = list(plans)
     with closing(Session(resources)) as session:
         with interruptible() as session.interrupts:
-            # Whatever is refused is so before anything is written, and before the first of several searches takes hours.
+            # What is refused is so before anything is written, and before the first of several searches takes hours.
             setting()  # of patience
             check_devices(plans, resources)
             session.prepare()

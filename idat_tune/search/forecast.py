@@ -10,7 +10,8 @@ from idat_tune.backbones import NO_TEACHER
 from idat_tune.config import RunConfig
 from idat_tune.journal import COMPLETE, CONFIRM, EXPLORE, FINAL, TEST, TrialRecord
 from idat_tune.metrics import Speed
-from idat_tune.search.plan import Job, Plan, Resources
+from idat_tune.search.plan import Job, Plan
+from idat_tune.search.request import Resources
 from idat_tune.search.stopping import rule
 
 PLAYED = 2000  # trials, in all plays of the stopping rule together, whose mean is the forecast

@@ -13,7 +13,7 @@ from typing import Any
 
 from idat_tune.errors import BadInput
 from idat_tune.search.address import temporary
-from idat_tune.search.plan import Resources
+from idat_tune.search.request import Resources
 
 STORE_BYTES = 1_000_000_000  # of the object store on this machine; a task's images at 224 pixels take 150 MB
 LEAST_SHARED = 400_000_000  # bytes of shared memory below which the store goes to the disk

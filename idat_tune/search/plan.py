@@ -1,7 +1,6 @@
 """What a search is going to do, checked as a whole before anything starts."""
 
 import random
-import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -11,41 +10,16 @@ from typing import Any, Self
 from idat_tune import tasks
 from idat_tune.backbones import EMBEDDED, NO_TEACHER
 from idat_tune.config import RunConfig
-from idat_tune.errors import BadInput, shown, unknown
+from idat_tune.errors import BadInput
 from idat_tune.journal import EXPLORE, FINAL, TEST
 from idat_tune.search import grid
+from idat_tune.search.request import FOLDS, GRID, HALVING, TOP_K, TPE, check_name, check_numbers, check_ways
 from idat_tune.space import Choice, Domain, Param, Space
 from idat_tune.tasks import Task
 
 DEFAULT, ALONE, NO_DISTILL, WINNER = "default", "alone", "no_distill", "winner"  # arms
-TOP_K, FOLDS = 2, 5  # of the confirm stage; chosen by measurement, see benchmarks/defaults.md
-
-SAMPLERS = TPE, RANDOM, GRID, GP = ("tpe", "random", "grid", "gp")
-RULES = HALVING, MEDIAN, NONE = ("halving", "median", "none")  # which end proposed trials early
-
-MOST_STACKED = 16
-MOST = 100_000  # trials or seeds: what is more is a slip
-MOST_FOLDS = 100
 MOST_CHECKED = 2_000  # points of a space that are checked before a search; the shipped spaces have some hundreds
-LONGEST_NAME = 150  # bytes; several tasks at once add theirs
 SAMPLE = 24  # configs that stand for a space
-
-
-def check_name(name: str) -> None:
-    """Refuse a name of a search that cannot be that of its folder under --out, or is that of something else there.
-
-    Raises:
-        BadInput: says what is wrong with it.
-    """
-    wrong = ""
-    if not re.fullmatch(r"\w([\w.-]*\w)?", name):
-        wrong = "it names a folder, of letters, digits, '-', '_' and '.', with a letter or digit at both ends"
-    elif len(name.encode()) > LONGEST_NAME:
-        wrong = f"it names a folder and has {len(name.encode())} bytes; {LONGEST_NAME} is the most"
-    elif re.match(r"(artifacts$|mlflow\.db|.*\.parquet$)", name, re.IGNORECASE):
-        wrong = "a file or folder of that name belongs to all searches under --out"
-    if wrong:
-        raise BadInput(f"--name cannot be '{shown(name, 40)}': {wrong}; give another")
 
 
 @dataclass(frozen=True)
@@ -58,32 +32,6 @@ class Job:
     config: RunConfig
     contender: str | None = None  # in the confirm stage: the explored trial whose config it runs
     fold: int | None = None  # in the confirm stage: the split
-
-
-@dataclass(frozen=True)
-class Resources:
-    """Where and how long a search may run."""
-
-    hours: float | None = None  # of exploring, after which no new trial is proposed
-    gpus_per_trial: float | None = None  # 1 where there are GPUs, unless given
-    max_concurrent: int | None = None  # as many as cores or GPUs, unless given
-    address: str | None = None  # of a Ray cluster; one is started here unless given
-    gpu_hours: float | None = None  # of exploring, summed over trials and GPUs
-    patience: int | None = None  # trials in a row that may bring nothing beyond the noise
-    stacked: int = 1  # trials at once in every process that trains
-
-    def __post_init__(self) -> None:
-        limits = {"--hours": self.hours, "--gpu-hours": self.gpu_hours, "--gpus-per-trial": self.gpus_per_trial}
-        counts = {"--patience": self.patience, "--max-concurrent": self.max_concurrent}
-        for option, value in {**limits, **counts}.items():
-            if value is not None and not 0 < value <= MOST:
-                raise BadInput(f"{option} cannot be {shown(value)}: it must be greater than 0, and at most {MOST:,}")
-        if not 1 <= self.stacked <= MOST_STACKED:
-            raise BadInput(f"--stacked must be from 1 to {MOST_STACKED}, not {self.stacked}")
-        if self.stacked > 1 and self.gpus_per_trial is not None:
-            raise BadInput(
-                "--stacked lets so many trials share the process, and the GPU, of one; leave --gpus-per-trial away"
-            )
 
 
 @dataclass(frozen=True)
@@ -141,27 +89,14 @@ class Plan:
         Raises:
             BadInput: a number out of range, or a point of the space that RunConfig refuses.
         """
-        for what, value in (("--trials", trials), ("--seeds", final_seeds), ("--top-k", top_k)):
-            if value < 1:
-                raise BadInput(f"{what} cannot be {value}: a search needs at least 1")
-            if value > MOST:
-                raise BadInput(f"{what} cannot be {value}: a search takes at most {MOST:,}")
-        if folds < 0 or folds == 1:
-            raise BadInput(f"--folds cannot be {folds}: noise shows from 2 on; --no-confirm leaves the stage out")
-        if folds > MOST_FOLDS:
-            raise BadInput(f"--folds cannot be {folds}: a search takes at most {MOST_FOLDS}")
+        check_numbers(trials, final_seeds, top_k, folds, seed)
         check_name(name)
-        largest = 2**31 - 1 - max(folds, final_seeds)  # seeds count on from it
-        if not 0 <= seed <= largest:
-            raise BadInput(f"--seed cannot be {seed}: it goes from 0 to {largest}")
+        check_ways(sampler, stopping)
         searched_keys = {param.key for param in space.params} - set(fixed)
         if "image_size" in searched_keys:
             raise BadInput("image_size cannot be searched: all trials share the same images; hold it with --set")
         if "seed" in {*fixed, *dict(space.fixed), *searched_keys}:
             raise BadInput("the seed is chosen with --seed, not in a space or with --set")
-        for what, chosen, known in (("--sampler", sampler, SAMPLERS), ("--stopping", stopping, RULES)):
-            if chosen not in known:
-                raise unknown(what, chosen, known)
         searched, place = space.with_fixed(fixed), out.absolute()
         if sampler == GRID:
             grid.points(searched)

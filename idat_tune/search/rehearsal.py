@@ -17,7 +17,8 @@ from idat_tune.probe import Probed, Prober
 from idat_tune.search.cluster import Room, Session
 from idat_tune.search.driver import check_devices, check_models, visible_images
 from idat_tune.search.forecast import Key, Pace, cost_key, forecast, sample_of
-from idat_tune.search.plan import Plan, Resources
+from idat_tune.search.plan import Plan
+from idat_tune.search.request import Resources
 
 PROBES = 6  # configs that are measured at most
 CONTEXT_GB = 0.6  # of GPU memory that a process takes beside PyTorch's
