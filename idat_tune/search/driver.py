@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from typing import Any
 
+import ray
 from ray import tune
 
 from idat_tune import data, model, weights
@@ -46,8 +47,8 @@ def drive(plans: Iterable[Plan], resources: Resources, listen: Callable[[Plan], 
         with interruptible() as session.interrupts:
             # What is refused is so before anything is written, and before the first of several searches takes hours.
             setting()  # of patience
-            check_devices(plans, resources)
             session.prepare()
+            check_devices(plans)
             for plan in plans:
                 if not (plan.folder / JOURNAL).exists():
                     check_models(plan)
@@ -70,13 +71,15 @@ def drive(plans: Iterable[Plan], resources: Resources, listen: Callable[[Plan], 
                 yield found
 
 
-def check_devices(plans: Iterable[Plan], resources: Resources) -> None:
-    """Make sure that the device of the trials to come is there; of a cluster only its workers know.
+def check_devices(plans: Iterable[Plan]) -> None:
+    """Make sure that the device of the trials to come is on this machine, if that is where Ray is yet to be started.
+
+    Of a Ray that is there already only its workers know.
 
     Raises:
         BadInput: naming it.
     """
-    if resources.address is None:
+    if not ray.is_initialized():
         to_come = [plan for plan in plans if not begun(plan).get("result")]
         for name in {plan.config_of({}).device for plan in to_come} - {"auto"}:
             choose_device(name)

@@ -39,8 +39,8 @@ def estimates(
         raise BadInput("--dry-run foresees trials that train by themselves, not --stacked; leave one of the two away")
     began = time.perf_counter()
     with closing(Session(resources)) as session:
-        check_devices(plans, resources)  # as a search does, and so with what follows
         session.prepare()
+        check_devices(plans)  # as a search does, and so with what follows
         for plan in plans:
             check_models(plan)
         tell("starting Ray")
