@@ -1,8 +1,10 @@
 """What a search computes in: one answer for all trials, wherever it goes on."""
 
 import pytest
+from ray.exceptions import RayTaskError
 
 from idat_tune import space as spaces
+from idat_tune.errors import BadInput
 from idat_tune.search import precision
 from idat_tune.search.cluster import Room
 from idat_tune.search.manifest import Manifest
@@ -39,6 +41,15 @@ def test_all_trials_compute_in_what_the_first_worker_said_also_after_a_resume(tm
     assert answers == ["fp32"]
     asked = Plan.checked(**SETTINGS, fixed={}, out=tmp_path)
     assert precision.held(asked, Manifest(asked, "hash", {})) == plan
+
+
+def test_a_worker_that_cannot_say_it_says_why_in_a_sentence(tmp_path, answers, monkeypatch):
+    def fail(_):
+        raise RayTaskError("precision_of", "Traceback ...", BadInput("device 'cuda' is not here"))
+
+    monkeypatch.setattr(precision.ray, "get", fail)
+    with pytest.raises(BadInput, match="^device 'cuda' is not here$"):
+        settled(tmp_path)
 
 
 def test_what_is_asked_for_is_not_asked_of_anyone(tmp_path, answers):

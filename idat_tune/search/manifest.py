@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, PositiveInt, ValidationError
 
@@ -206,6 +206,7 @@ class _Entries(BaseModel):
     reopen: bool = False
     spent: _Spent = _Spent(seconds=0.0, gpu_seconds=0.0)
     ended_by: str | None = None
+    precision: Literal["bf16", "fp32"] | None = None
     stacked: PositiveInt = 1
     trials: PositiveInt = 1
     seeds: PositiveInt = 1

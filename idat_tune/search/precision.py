@@ -37,4 +37,7 @@ def held(plan: Plan, manifest: Manifest) -> Plan:
 def _asked(config: RunConfig, room: Room) -> str:
     if not room.gpus and config.student.removeprefix(RANDOM) in EMBEDDED:
         return "fp32"  # as every CPU would answer
-    return ray.get(ray.remote(num_cpus=1, num_gpus=room.gpus)(precision_of).remote(config))
+    try:
+        return ray.get(ray.remote(num_cpus=1, num_gpus=room.gpus)(precision_of).remote(config))
+    except ray.exceptions.RayTaskError as failure:  # whose text is a traceback, also where its cause is a sentence
+        raise failure.cause from None
