@@ -81,6 +81,7 @@ def changed(plan, **entries):
         ({"spent": None}, "spent: Input should be an object, not null"),
         ({"spent": {"seconds": "long", "gpu_seconds": 0}}, "spent.seconds: "),
         ({"winner": 3}, "winner: "),
+        ({"precision": "auto"}, "precision: "),
         ({"hints": [["a", 1]]}, "hints.0.1: "),
         ({"test_openings": 1}, "test_openings: "),
         ({"test_openings": [{}]}, "test_openings.0.winner: Field required"),

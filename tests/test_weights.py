@@ -3,6 +3,7 @@
 import argparse
 import os
 import re
+import zipfile
 from contextlib import suppress
 
 import numpy as np
@@ -200,6 +201,14 @@ def test_half_precision_is_taken_as_it_is(folder):
     assert_same(loaded(SMALL), {key: value.float() for key, value in state.items()})
 
 
+def test_positions_of_half_precision_are_resampled_in_full(folder):
+    halves = {key: value.to(torch.bfloat16) for key, value in values_of(SMALL).items()}
+    torch.save(halves, folder / f"{SMALL}.pth")
+    found = loaded(SMALL, 96)
+    torch.save({key: value.float() for key, value in halves.items()}, folder / f"{SMALL}.pth")
+    assert_same(found, loaded(SMALL, 96))
+
+
 def test_dinov2_is_read_from_the_original_and_from_hugging_face(folder):
     state = values_of(DINO)
     torch.save({**state, "mask_token": torch.zeros(1, 384)}, folder / "dinov2_vits14_pretrain.pth")
@@ -341,6 +350,19 @@ def test_values_that_are_no_numbers_are_refused_by_name(folder, bad):
     assert "tensor 'blocks.2.mlp.fc1.weight' holds 1 values that are NaN or infinite" in refused(SMALL)
 
 
+@pytest.mark.parametrize("end", ["npz", "pth"])
+def test_a_small_file_that_would_fill_the_memory_is_refused(folder, end):
+    with zipfile.ZipFile(folder / f"{TINY}.{end}", "w", zipfile.ZIP_DEFLATED) as file:
+        file.writestr("embedding/kernel.npy", bytes(10**6))
+    assert "would unpack to 0.001 GB, more than 10 times its size" in refused(TINY)
+
+
+def holds_itself():
+    state = {}
+    state["model"] = state
+    return state
+
+
 def without(key):
     return lambda state: {name: value for name, value in state.items() if name != key}
 
@@ -365,6 +387,18 @@ def without(key):
         (lambda s: {"epoch": 3, "loss": 0.5}, "holds no state_dict (epoch, loss)"),
         (lambda s: list(s.values()), "holds no state_dict"),
         (lambda s: as_hugging_face(without("blocks.1.attn.qkv.bias")(s)), "'blocks.1.attn.qkv.bias' is missing"),
+        (
+            lambda s: {
+                **as_hugging_face(s),
+                "encoder.layer.1.attention.attention.query.weight": torch.zeros(64, 63),
+            },
+            "does not fit",
+        ),
+        (lambda s: dict(enumerate(s.values())), "holds no state_dict (0, 1, 2, 3, 4)"),
+        (lambda s: {**s, "norm.bias": torch.zeros(64).to_sparse()}, "tensor 'norm.bias' is sparse; save it dense"),
+        (lambda s: {**s, "register_tokens": torch.zeros(3)}, "does not fit"),
+        (lambda s: {**s, "\u00b2": torch.zeros(3)}, "has no place for tensor '\u00b2'"),
+        (lambda s: holds_itself(), "holds no state_dict (model)"),
     ],
 )
 def test_a_file_that_does_not_fit_names_the_first_that_differs(folder, change, sentence):

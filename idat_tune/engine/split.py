@@ -57,9 +57,15 @@ class Split:
         """What never changes, of pixels (N, channels, H, W): tensors (N, ...), or the pixels themselves."""
         if not self._embeds:
             return (pixels,)
+        whole: list[Tensor] = []
         with torch.no_grad(), _evaluating(self.model):
-            chunks = [self._prefix(chunk) for chunk in pixels.split(CHUNK)]
-        return tuple(torch.cat(parts) for parts in zip(*chunks, strict=True))
+            for begin, chunk in zip(range(0, len(pixels), CHUNK), pixels.split(CHUNK), strict=True):
+                parts = self._prefix(chunk)
+                # Written where they stay: to join them in the end would take their memory twice.
+                whole = whole or [part.new_empty(len(pixels), *part.shape[1:]) for part in parts]
+                for place, part in zip(whole, parts, strict=True):
+                    place[begin : begin + len(chunk)] = part
+        return tuple(whole)
 
     def _prefix(self, pixels: Tensor) -> Parts:
         x_BTD = self._embedded(pixels)

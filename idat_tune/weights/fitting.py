@@ -7,11 +7,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from idat_tune.errors import BadInput
 from idat_tune.weights.layouts import TIMM, as_timm
-from idat_tune.weights.reading import NPZ, first_line, read
+from idat_tune.weights.reading import NPZ, check_packed, first_line, read
 
 # Of a checkpoint: heads, and what only its pretraining used.
 NOT_OURS = ("head.", "head_dist.", "pre_logits.", "fc.", "classifier.", "pooler.", "decoder_", "mask_token")
@@ -54,12 +55,14 @@ def check_finite(state: Mapping[str, Tensor], path: object) -> None:
 
 def _fitted(state: dict[str, Tensor], model: nn.Module, path: Path, name: str) -> dict[str, Tensor]:
     """What the model takes, by its own names."""
-    own, state = model.state_dict(), as_timm(state, path)
-    _check_kind(own, state, path, name)
+    own = model.state_dict()
     # timm's own filter for the model: renames of older checkpoints, position embeddings of another grid.
     timms_filter = importlib.import_module(type(model).__module__).checkpoint_filter_fn
     try:
-        filtered = timms_filter(state, model)
+        state = as_timm(state, path)
+        _check_kind(own, state, path, name)
+        # In fp32, as the filter would round positions that it resamples to the precision of the file.
+        filtered = timms_filter({key: _single(value) for key, value in state.items()}, model)
     except UNEXPECTED as failure:
         raise BadInput(f"{path} does not fit {name}: {first_line(failure)}") from failure
     taken = {key: value for key, value in filtered.items() if key in own or not key.startswith(NOT_OURS)}
@@ -67,9 +70,15 @@ def _fitted(state: dict[str, Tensor], model: nn.Module, path: Path, name: str) -
     return taken
 
 
+def _single(value: Tensor) -> Tensor:
+    return value.float() if value.is_floating_point() else value
+
+
 def _check_kind(own: Mapping[str, Tensor], given: Mapping[str, Tensor], path: Path, name: str) -> None:
     """What timm's filter would hide, or what deserves a better reason than a missing tensor."""
     for key, value in given.items():
+        if value.layout is not torch.strided:
+            raise BadInput(f"{path} does not fit {name}: tensor '{key}' is sparse; save it dense")
         if key in own and own[key].is_floating_point() and not value.is_floating_point():
             raise BadInput(f"{path} does not fit {name}: tensor '{key}' is of type {value.dtype}; floats are wanted")
     if TIMM in given and TIMM in own and given[TIMM].shape[-2:] != own[TIMM].shape[-2:] and given[TIMM].ndim == 4:
@@ -98,7 +107,7 @@ def _check_shapes(own: Mapping[str, Tensor], given: Mapping[str, Tensor], path: 
 
 
 def _natural(key: str) -> list[Any]:
-    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", key)]
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", key)]
 
 
 def _check_npz(model: Any, path: Path, name: str) -> None:
@@ -111,10 +120,13 @@ def _check_npz(model: Any, path: Path, name: str) -> None:
         raise BadInput(f"{path} is damaged: it is no .npz archive; fetch it again")
     first = "embedding/kernel"
     try:
+        check_packed(path)
         with np.load(path, allow_pickle=False) as tensors:
             inside = set(tensors.files)
             prefix = next((p for p in ("", "params/", "opt/target/") if p + first in inside), None)
             shape = None if prefix is None else tensors[prefix + first].shape
+    except BadInput:
+        raise
     except Exception as failure:  # of numpy and its zip reader, which has a class of its own for every damage
         raise BadInput(f"{path} is damaged: {first_line(failure)}; fetch it again") from None
     if shape is None:

@@ -18,6 +18,8 @@ from idat_tune.errors import BadInput
 # Where training scripts keep a model's state beside other things; of a self-distilled pair the teacher is used.
 WRAPPERS = ("state_dict", "model", "model_state_dict", "teacher", "target_encoder", "encoder", "module", "backbone")
 SAFETENSORS, NPZ = ".safetensors", ".npz"
+DEEPEST = 10  # wrappers in wrappers; a pickle can hold a mapping that holds itself
+MOST_PACKED = 10  # times that an archive may be larger unpacked; numbers of weights hardly pack at all
 
 
 def read(path: Path, shapes: bool = False) -> dict[str, Tensor]:
@@ -49,6 +51,8 @@ def _torch(path: Path, shapes: bool) -> dict[str, Tensor]:
     with path.open("rb") as file:
         if not file.read(4).startswith((b"PK\x03\x04", b"\x80")):  # an archive, or as torch wrote before 1.6
             raise BadInput(f"{path} is damaged: torch.save has not written it; fetch it again")
+    if zipfile.is_zipfile(path):
+        check_packed(path)
     try:
         # The arguments of the training script, which many keep beside the weights, are plain values in a Namespace.
         with torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings(action="ignore"):
@@ -67,13 +71,24 @@ def _torch(path: Path, shapes: bool) -> dict[str, Tensor]:
 
 def _unwrapped(content: Any, path: Path) -> dict[str, Tensor]:
     found = content if isinstance(content, Mapping) else {}
-    while inner := next((found[name] for name in WRAPPERS if isinstance(found.get(name), Mapping)), None):
-        found = inner
-    tensors = {name: value for name, value in found.items() if isinstance(value, Tensor)}
+    for _ in range(DEEPEST):
+        found = next((found[name] for name in WRAPPERS if isinstance(found.get(name), Mapping)), found)
+    tensors = {name: value for name, value in found.items() if isinstance(name, str) and isinstance(value, Tensor)}
     if not tensors:
         keys = f" ({', '.join(map(str, list(found)[:5]))})" if found else ""
         raise BadInput(f"{path} holds no state_dict{keys}; save the model's state_dict, best as .safetensors")
     return tensors
+
+
+def check_packed(path: Path) -> None:
+    """Raise BadInput where a zip archive would take many times its size in memory, as no weights do."""
+    with zipfile.ZipFile(path) as file:
+        unpacked = sum(entry.file_size for entry in file.infolist())
+    if unpacked > MOST_PACKED * path.stat().st_size:
+        raise BadInput(
+            f"{path} is damaged: it would unpack to {unpacked / 1e9:.3g} GB, more than {MOST_PACKED} times its size; "
+            "fetch it again"
+        )
 
 
 def holds_original_vit(path: Path) -> bool | None:
