@@ -1,7 +1,6 @@
 """What a search computes in: one answer for all trials, wherever it goes on."""
 
 import pytest
-from ray.exceptions import RayTaskError
 
 from idat_tune import space as spaces
 from idat_tune.errors import BadInput
