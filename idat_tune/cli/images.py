@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from idat_tune.cli.shared import Json, app, console, given_path, print_json, program, progress
-from idat_tune.errors import BadInput
+from idat_tune.errors import BadInput, printable
 
 _MOST_SHOWN = 40  # of the kinds of things that were left out
 
@@ -205,8 +205,6 @@ def _show_planned(found: list[Any], as_json: bool) -> None:
     if as_json:
         print_json(planned)
         return
-    from idat_tune.data.trees import printable
-
     for one in planned:
         where = printable(one["path"])
         typer.echo(f"{one['task']['name']}: {one['images']:,} images would be imported from {where}")
@@ -217,7 +215,6 @@ def _show_planned(found: list[Any], as_json: bool) -> None:
 
 def _show_taken(class_counts: Mapping[str, int], sizes: Mapping[str, int], left_out: Sequence[str]) -> None:
     from idat_tune.data.sources import class_line
-    from idat_tune.data.trees import printable
 
     if class_counts:
         typer.echo(f"  {printable(class_line(class_counts))}")
@@ -229,7 +226,7 @@ def _show_taken(class_counts: Mapping[str, int], sizes: Mapping[str, int], left_
 
 def _show_report(report: Any) -> None:
     for sentence in (*report.problems, *report.findings):
-        typer.echo(f"  {sentence}")
+        typer.echo(f"  {printable(sentence)}")
 
 
 def _plain(value: Any) -> Any:

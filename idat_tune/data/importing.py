@@ -169,7 +169,7 @@ def _stage(
     for split in STORED:
         splits[split].bad.clear()  # they are not in the store
     sizes = {split: len(splits[split].images) for split in STORED}
-    names = tuple(map(files.printable, source.task.class_names))
+    names = tuple(map(files.as_utf8, source.task.class_names))
     task = replace(source.task, class_names=names, train=sizes["train"], val=sizes["val"], test=sizes["test"])
     for split in STORED:
         if not sizes[split]:
@@ -248,7 +248,7 @@ def _readable(
 
 def _read(item: Item) -> tuple[Encoded, examined.Image] | BadInput:
     try:
-        encoded = Encoded(files.printable(item.name), item.read(), item.label, item.group)
+        encoded = Encoded(files.as_utf8(item.name), item.read(), item.label, item.group)
         return encoded, examined.examine(encoded)
     except BadInput as failure:
         return failure

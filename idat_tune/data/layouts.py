@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from idat_tune.data.names import folded, is_split, no_class, split_of, tells_nothing
-from idat_tune.data.trees import Folder, LeftOut, number, printable, some
-from idat_tune.errors import BadInput
+from idat_tune.data.trees import Folder, LeftOut, number, some
+from idat_tune.errors import BadInput, printable
 
 LAYOUTS = ("auto", "classes", "splits", "parts")
 

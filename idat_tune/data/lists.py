@@ -108,7 +108,7 @@ class Listed:
         first = self._first.setdefault(row.name, row)
         if first is not row and (first.label, first.group) == (label, group):
             if first.split != split:
-                raise BadInput(f"{where}: {labels.shown(image)} is listed already, in {first.where}, for {first.split}")
+                raise BadInput(f"{where}: {labels.quoted(image)} is listed already, in {first.where}, for {first.split}")
             self._repeated.append(where)
             return
         self.rows.append(row)
@@ -123,8 +123,8 @@ class Listed:
                     return file
         completed = self._completion(Path(os.path.normpath(self.folder / path.replace("\\", "/"))), where)
         if completed is None:
-            raise BadInput(f"{where}: {labels.shown(given)} is missing in {self.folder}")
-        self._completed.append(f"{labels.shown(given)} ({completed.name})")
+            raise BadInput(f"{where}: {labels.quoted(given)} is missing in {self.folder}")
+        self._completed.append(f"{labels.quoted(given)} ({completed.name})")
         return completed
 
     def _completion(self, file: Path, where: str) -> Path | None:
@@ -150,7 +150,7 @@ class Listed:
             split = SPLITS_BY_NAME.get(str(cells[i]).strip().lower())
             if split is None:
                 raise BadInput(
-                    f"{self.table.where(i)}: {labels.shown(cells[i])} in column '{name}' is no split; known: "
+                    f"{self.table.where(i)}: {labels.quoted(cells[i])} in column '{name}' is no split; known: "
                     f"{', '.join(SPLITS_BY_NAME)} (--split-column names another column, or {NO_SPLITS})"
                 )
             found.append(split)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from idat_tune.data import copies, labels
 from idat_tune.data.division import Said, divide
-from idat_tune.data.files import printable
+from idat_tune.data.files import as_utf8
 from idat_tune.data.sources import Choices, Item, Source, key
 from idat_tune.errors import BadInput
 from idat_tune.tasks import Task
@@ -100,8 +100,8 @@ def source(
     def items(split: str) -> Iterator[Item]:
         for i in divided.splits[split]:
             row = rows[i]
-            group = None if row.group is None else printable(row.group)
-            yield Item(printable(row.name), classes.labels[i], row.read, group)
+            group = None if row.group is None else as_utf8(row.group)
+            yield Item(as_utf8(row.name), classes.labels[i], row.read, group)
 
     taken = Counter(classes.labels[i] for found in divided.splits.values() for i in found)
     return Source(

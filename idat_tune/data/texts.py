@@ -11,7 +11,7 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from idat_tune.data import columns
-from idat_tune.data.labels import shown
+from idat_tune.data.labels import quoted
 from idat_tune.data.pixels import SUFFIXES
 from idat_tune.errors import BadInput
 
@@ -97,7 +97,7 @@ class Text:
             return self._bare(text, head)
         if headless:
             raise BadInput(
-                f"{self.path} has no line with the names of its columns: it begins with {shown(head.strip())}; "
+                f"{self.path} has no line with the names of its columns: it begins with {quoted(head.strip())}; "
                 "put a line such as path,label above it"
             )
         return self._table(text, delimiter, skipped=int(marked))
@@ -140,7 +140,7 @@ class Text:
         for number, line in lines:
             parts = line.rsplit(separator, 1)
             if len(parts) != len(_BARE):
-                raise BadInput(f"{self.path} line {number} is not a path and a label: {shown(line)}")
+                raise BadInput(f"{self.path} line {number} is not a path and a label: {quoted(line)}")
             yield number, dict(zip(_BARE, parts, strict=True))
 
     def _parts(self, line: str, separator: str) -> bool:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from idat_tune.data.pixels import SUFFIXES
 from idat_tune.data.sources import read_file
-from idat_tune.errors import BadInput
+from idat_tune.errors import BadInput, printable
 
 HEAD = 32  # bytes of a file that tell an image
 _MAX_DEPTH = 60  # folders within each other; what lies deeper is no data set
@@ -118,12 +118,6 @@ def number(count: int, of: str) -> str:
 def some(names: list[str], most: int = 3) -> str:
     """The first of some names."""
     return ", ".join(names[:most]) + (", ..." if len(names) > most else "")
-
-
-def printable(text: str) -> str:
-    """`text` with bytes that are no text, and what moves a terminal's cursor, as escapes."""
-    known = text.encode(errors="surrogateescape").decode(errors="backslashreplace")
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in known)
 
 
 def is_system(name: str) -> bool:
