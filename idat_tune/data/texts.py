@@ -103,22 +103,29 @@ class Text:
         return self._table(text, delimiter, skipped=int(marked))
 
     def _table(self, text: str, delimiter: str, skipped: int) -> Iterator[tuple[int, dict[str, Any]]]:
-        reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True)
+        # Strict, or a quote that nobody closed would take all lines that follow into one cell.
+        reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True, strict=True)
+        line = skipped
         try:
             for cells in reader:
+                line = reader.line_num + skipped
                 if not any(cell.strip() for cell in cells):
                     continue
                 if not self.columns:
                     self.columns = [cell.strip() for cell in cells]
                     continue
-                line = reader.line_num + skipped
                 while len(cells) > len(self.columns) and not cells[-1].strip():
                     cells.pop()
                 if len(cells) != len(self.columns):
-                    raise BadInput(f"{self.path} line {line}: not as many fields as there are columns")
+                    raise BadInput(
+                        f"{self.path} line {line}: not as many fields as there are columns ({len(cells)}, "
+                        f"{len(self.columns)}); put what has the separator '{delimiter}' in it into quotes"
+                    )
                 yield line, dict(zip(self.columns, cells, strict=True))
         except csv.Error as failure:
-            raise BadInput(f"{self.path} is not a list: {failure}") from None
+            raise BadInput(
+                f"{self.path} line {line + 1} is not one of a list ({failure}); is a quote left open in it?"
+            ) from None
 
     def _delimiter(self, head: str, kind: str) -> str:
         candidates = sorted(_DELIMITERS, key=lambda one: one != "\t") if kind == ".tsv" else list(_DELIMITERS)
