@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 import unicodedata
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -95,7 +95,8 @@ def classes(given: Sequence[str], splits: Sequence[str | None], known: Sequence[
             f"each of the {len(names):,} pictures of {where} has a label of its own, such as {quoted(names[0])}; "
             "is that what tells the classes? --label-column names another column of a list"
         )
-    if 2 * len(found) > len(names):
+    images = Counter(names)
+    if 2 * sum(images[name] == 1 for name in found) > len(found):
         notes.append(f"most of the {len(found):,} classes have one picture only; are these the labels that are meant?")
     number_of = {name: i for i, name in enumerate(found)}
     unused = [name for name in order if name not in present]
