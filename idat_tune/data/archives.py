@@ -14,7 +14,7 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import IO
 
-from idat_tune.data import pixels, trees
+from idat_tune.data import pixels, signatures, trees
 from idat_tune.data.trees import Folder, Image, LeftOut
 from idat_tune.errors import BadInput, IdatError, printable
 
@@ -62,7 +62,7 @@ class Archive:
     def head(self, name: str) -> bytes:
         """The first bytes of a file in it; none where it is broken."""
         try:
-            return self._bytes(name, trees.HEAD)
+            return self._bytes(name, signatures.HEAD)
         except BadInput:
             return b""
 
@@ -159,7 +159,7 @@ def _hidden(path: str) -> str | None:
     parts = path.split("/")
     for i, part in enumerate(parts):
         whole = "/".join(parts[: i + 1])
-        if trees.is_system(part) or trees.deep(whole):
+        if trees.is_system(part) or trees.too_deep(whole):
             return whole
     return None
 
