@@ -42,7 +42,9 @@ def import_(
         str | None, typer.Option(metavar="NAME", help="Of a list: where its paths or images are.")
     ] = None,
     label_column: Annotated[str | None, typer.Option(metavar="NAME", help="Of a list: where its labels are.")] = None,
-    split_column: Annotated[str | None, typer.Option(metavar="NAME", help="Of a list: train, val or test.")] = None,
+    split_column: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Of a list: train, val or test; or none.")
+    ] = None,
     group_column: Annotated[
         str | None, typer.Option(metavar="NAME", help="Of a list: what must stay together, such as a patient.")
     ] = None,
@@ -143,7 +145,8 @@ def remove(
     """Delete what was imported of a task, whole, half or damaged; searches and students of it stay."""
     from idat_tune import data
 
-    removed = [data.remove(name, folder) for name in dict.fromkeys(task)]
+    names = list(dict.fromkeys(data.removable(name, folder) for name in task))  # all are known before one goes
+    removed = [data.remove(name, folder) for name in names]
     if as_json:
         print_json([_plain(gone) for gone in removed])
         return

@@ -75,7 +75,7 @@ def source(
         dropped = {i for alike in torn for i in alike}
         place = {i: new for new, i in enumerate(i for i in range(len(rows)) if i not in dropped)}
         left_out = (*left_out, f"{len(dropped)} pictures under two labels, such as {rows[torn[0][0]].where}")
-        same = [[place[i] for i in alike] for alike in same if alike not in torn]
+        same = [[place[i] for i in alike] for alike in same if alike[0] in place]
         rows = [rows[i] for i in place]
         if not rows:
             raise BadInput(f"all pictures of {path} stand under two labels")
@@ -116,6 +116,7 @@ def source(
         class_counts=tuple(taken[label] for label in range(len(classes.names))),
         made=divided.made,
         drop_conflicts=choices.drop_conflicts,
+        options=choices.options(),
     )
 
 
