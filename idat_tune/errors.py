@@ -44,8 +44,13 @@ def shown(value: object, most: int = 60) -> str:
         text = str(value)[: most + 1]
     except ValueError:  # Python writes no number of more than 4,300 digits
         text = "a very long number"
-    plain = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    plain = printable(text)
     return plain if len(plain) <= most else f"{plain[: most - 3]}..."
+
+
+def printable(text: str) -> str:
+    """`text` on one line: bytes that are no text, line breaks, and what moves a terminal's cursor, as escapes."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def unknown(kind: str, name: object, known: Iterable[str]) -> BadInput:

@@ -30,8 +30,8 @@ class Answer:
 def image_files(given: Sequence[Path]) -> list[Path]:
     """The files that paths, folders and patterns mean, each once and in order.
 
-    Of a folder, all images in it and below by their suffixes, hidden ones left out. A path that does not exist but has
-    one of `*?[` in it is a pattern, as for shells that do not expand them.
+    Of a folder, all images in it and below, as an import takes them. A path that does not exist but has one of `*?[` in
+    it is a pattern, as for shells that do not expand them.
 
     Raises:
         BadInput: a folder without images, a pattern that matches nothing.
@@ -44,7 +44,7 @@ def image_files(given: Sequence[Path]) -> list[Path]:
 
 def _meant(path: Path) -> list[Path]:
     if path.is_dir():
-        found = [file for file in sorted(path.rglob("*")) if data.is_image_name(file) and _visible(file, path)]
+        found = data.images_in(path)
         if not found:
             raise BadInput(f"no images in {path}; known are {', '.join(data.SUFFIXES)}")
         return found
@@ -54,10 +54,6 @@ def _meant(path: Path) -> list[Path]:
     if not matches:
         raise BadInput(f"no file matches {path}")
     return [file for match in matches for file in ([match] if match.is_file() else _meant(match))]
-
-
-def _visible(file: Path, below: Path) -> bool:
-    return not any(part.startswith(".") for part in file.relative_to(below).parts)
 
 
 def answers(student: Student, files: Sequence[Path], top: int = 1) -> Iterator[Answer]:

@@ -1,6 +1,7 @@
 """A task's images as files again: what is written is what was there."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,8 +9,9 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from idat_tune import data
+from idat_tune import data, tasks
 from idat_tune.cli.commands import app
+from idat_tune.data import exporting
 from idat_tune.errors import BadInput
 
 
@@ -44,6 +46,26 @@ def test_own_images_are_written_byte_by_byte_as_they_were_imported(own):
     assert sorted(file.read_bytes() for file in files) == sorted(file.read_bytes() for file in (own / "i").iterdir())
     assert {file.suffix for file in files} == {".png", ".jpg"}
     assert {file.parent.name for file in files} == {"a_b_0", "a_b_1", "plain"}
+
+
+def test_classes_never_share_a_folder_however_they_are_called():
+    names = ("A:", "A?", "A__1", "a__1_", "\u4e2d" * 100 + "a", "\u4e2d" * 100 + "b")
+    places = exporting._places(replace(tasks.TASKS["digits"], classes=len(names), class_names=names))
+    assert len({place.casefold() for place in places}) == len(names)
+    assert all(len(place.encode()) < 255 for place in places)
+
+
+def test_a_photo_that_pillow_does_not_read_by_itself_is_written_as_what_it_is(tmp_path, monkeypatch):
+    pillow_heif = pytest.importorskip("pillow_heif")
+    monkeypatch.setenv("IDAT_TUNE_DATA", str(tmp_path / "store"))
+    random = np.random.default_rng(0)
+    for i in range(20):
+        path = tmp_path / f"i/{'ab'[i % 2]}/{i}.heic"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pillow_heif.from_pillow(Image.fromarray(random.integers(0, 256, (64, 64, 3), dtype=np.uint8))).save(path)
+    data.import_(tmp_path / "i", ["photos"])
+    monkeypatch.setattr(Image, "OPEN", {name: how for name, how in Image.OPEN.items() if name != "HEIF"})
+    assert {file.suffix for file in data.export("photos", "train", tmp_path / "new")} == {".heic"}
 
 
 def test_nothing_is_ever_written_over(tmp_path):

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import sys
 import unicodedata
 
@@ -381,7 +382,15 @@ def test_a_folder_without_class_folders_says_what_it_has(tmp_path):
     lay(tmp_path, {".": 5})
     assert "table" not in refused(tmp_path, "5 images in .*, but no class folders, so they have no labels")
     (tmp_path / "labels.csv").write_text("x")
-    refused(tmp_path, "there is a table in it")
+    assert "archive" not in refused(tmp_path, "there is a table in it, which is imported by its own name")
+
+
+def test_a_table_beside_images_without_labels_is_pointed_at_also_within_an_archive(tmp_path):
+    lay(tmp_path / "kaggle", {"train": 5, "test": 5})
+    (tmp_path / "kaggle/train.csv").write_text("x")
+    shutil.make_archive(str(tmp_path / "packed"), "zip", tmp_path / "kaggle")
+    assert "archive" not in refused(tmp_path / "kaggle", "there is a table in it")
+    refused(tmp_path / "packed.zip", "there is a table in it, which is imported by its own name once .* unpacked")
 
 
 # Groups

@@ -59,6 +59,10 @@ def test_a_column_with_few_pictures_to_a_label_is_asked_about():
     assert found.notes == ("most of the 7 classes have one picture only; are these the labels that are meant?",)
 
 
+def test_a_column_with_one_rare_label_is_not_asked_about():
+    assert not classes([*"aabbccd"], [None] * 7, (), "birds").notes
+
+
 def test_minus_one_among_others_is_asked_about():
     assert any("if it means that there is no label" in note for note in of("-1", "0", "1").notes)
     assert not of("-1", "1").notes

@@ -207,6 +207,17 @@ def test_names_in_another_form_of_unicode_than_the_files_are_found(tmp_path, lis
     assert sum(sources(write_csv(tmp_path / "list.csv", rows), ["birds"])[0].sizes.values()) == 30
 
 
+def test_a_quote_that_nobody_closed_takes_no_lines_with_it(tmp_path, listed):
+    path = write_csv(tmp_path / "l.csv", listed)
+    path.write_text(path.read_text().replace("owl/000.jpg,owl", 'owl/000.jpg,"owl'))
+    refused(path, "line 12 is not one of a list .*; is a quote left open in it")
+
+
+def test_paths_that_lack_a_folder_are_told_which(tmp_path, listed):
+    rows = [(path.removeprefix("images/owl/"), label) for path, label in listed if label == "owl"]
+    refused(write_csv(tmp_path / "l.csv", rows), "line 2: '000.jpg' is missing in .*; it is in images/")
+
+
 def test_a_list_without_names_of_columns_says_what_to_put_there(tmp_path, listed):
     refused(
         write_csv(tmp_path / "a.csv", listed[1:], listed[0]), "it begins with 'images/crow/000.jpg,crow'; put a line"

@@ -99,7 +99,7 @@ def test_a_class_that_train_lacks_is_reported(tmp_path):
     (one,) = data.import_(tmp_path / "birds", ["birds"])
     assert one.task.class_names == ("crow", "heron", "owl", "wren")
     assert one.report.missing_classes == (1,)
-    assert "train has no image of 1 classes: 1" in one.report.findings
+    assert "train has no image of 1 class: heron" in one.report.findings
 
 
 def test_exact_copies_never_fall_on_both_sides_of_a_division(tmp_path):

@@ -322,3 +322,32 @@ def test_an_import_cut_off_and_repeated_with_other_files_mixes_nothing(tmp_path,
     data.import_(source, ["birds"], folder=tmp_path / "anew")
     assert data.content_hash("birds") == data.content_hash("birds", tmp_path / "anew")
     assert list((home / ".partial").iterdir()) == []
+
+
+def test_of_several_names_none_is_removed_where_one_is_unknown(birds):
+    failed = command("data", "remove", "--task", "birds", "--task", "nope")
+    assert failed.returncode == 2
+    assert "unknown task 'nope'" in failed.stderr
+    assert (birds / "task.json").exists()
+
+
+def test_the_command_that_imports_again_has_what_was_decided(tmp_path, home):
+    source = classes_of(tmp_path / "my birds", 10)
+    pattern = r"(\d+)\.jpg"
+    data.import_(source, ["birds"], group_pattern=pattern, seed=3)
+    (home / "birds/val.parquet").unlink()
+    with pytest.raises(BadInput) as failure:
+        data.require("birds")
+    words = shlex.split(str(failure.value).split("`")[1])
+    assert words[2:] == [
+        *("import", "--from", str(source), "--task", "birds", "--seed", "3", "--group-pattern", pattern, "--replace")
+    ]
+
+
+def test_what_a_manifest_says_of_options_is_words_and_no_shell(birds):
+    manifest = json.loads((birds / "task.json").read_text())
+    manifest["source"]["options"] = "--seed 3; touch /tmp/x $(id)"
+    (birds / "task.json").write_text(json.dumps(manifest))
+    without_val(birds)
+    with pytest.raises(BadInput, match=r"--seed '3;' touch /tmp/x '\$\(id\)' --replace"):
+        data.require("birds")

@@ -55,6 +55,15 @@ def test_a_folder_means_its_visible_images_and_those_below(pictures):
     assert names(found, pictures) == ["a.png", "b.JPG", "sub/c.bmp", "sub/d.webp", "sub/deeper/e.tif"]
 
 
+def test_a_folder_on_a_share_means_what_an_import_of_it_takes(pictures):
+    thumb = pictures / "@eaDir/a.png/SYNOPHOTO_THUMB_M.jpg"
+    thumb.parent.mkdir(parents=True)
+    thumb.write_bytes((pictures / "a.png").read_bytes())
+    (pictures / "a.png").rename(pictures / "photo")
+    found = predict.image_files([pictures])
+    assert names(found, pictures) == ["b.JPG", "photo", "sub/c.bmp", "sub/d.webp", "sub/deeper/e.tif"]
+
+
 def test_a_pattern_that_no_shell_expanded_is_expanded_and_each_file_comes_once(pictures):
     found = predict.image_files([pictures / "sub/c.bmp", pictures / "sub/*.*", pictures / "**/e.tif"])
     assert names(found, pictures) == ["sub/c.bmp", "sub/d.webp", "sub/deeper/e.tif"]

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from idat_tune.cli.shared import Json, app, console, given_path, print_json, program, progress
-from idat_tune.errors import BadInput
+from idat_tune.errors import BadInput, printable
 
 _MOST_SHOWN = 40  # of the kinds of things that were left out
 
@@ -42,7 +42,9 @@ def import_(
         str | None, typer.Option(metavar="NAME", help="Of a list: where its paths or images are.")
     ] = None,
     label_column: Annotated[str | None, typer.Option(metavar="NAME", help="Of a list: where its labels are.")] = None,
-    split_column: Annotated[str | None, typer.Option(metavar="NAME", help="Of a list: train, val or test.")] = None,
+    split_column: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Of a list: train, val or test; or none.")
+    ] = None,
     group_column: Annotated[
         str | None, typer.Option(metavar="NAME", help="Of a list: what must stay together, such as a patient.")
     ] = None,
@@ -143,7 +145,8 @@ def remove(
     """Delete what was imported of a task, whole, half or damaged; searches and students of it stay."""
     from idat_tune import data
 
-    removed = [data.remove(name, folder) for name in dict.fromkeys(task)]
+    names = list(dict.fromkeys(data.removable(name, folder) for name in task))  # all are known before one goes
+    removed = [data.remove(name, folder) for name in names]
     if as_json:
         print_json([_plain(gone) for gone in removed])
         return
@@ -205,8 +208,6 @@ def _show_planned(found: list[Any], as_json: bool) -> None:
     if as_json:
         print_json(planned)
         return
-    from idat_tune.data.trees import printable
-
     for one in planned:
         where = printable(one["path"])
         typer.echo(f"{one['task']['name']}: {one['images']:,} images would be imported from {where}")
@@ -217,7 +218,6 @@ def _show_planned(found: list[Any], as_json: bool) -> None:
 
 def _show_taken(class_counts: Mapping[str, int], sizes: Mapping[str, int], left_out: Sequence[str]) -> None:
     from idat_tune.data.sources import class_line
-    from idat_tune.data.trees import printable
 
     if class_counts:
         typer.echo(f"  {printable(class_line(class_counts))}")
@@ -229,7 +229,7 @@ def _show_taken(class_counts: Mapping[str, int], sizes: Mapping[str, int], left_
 
 def _show_report(report: Any) -> None:
     for sentence in (*report.problems, *report.findings):
-        typer.echo(f"  {sentence}")
+        typer.echo(f"  {printable(sentence)}")
 
 
 def _plain(value: Any) -> Any:

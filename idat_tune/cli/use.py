@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from idat_tune.cli.shared import Json, Weights, app, given_path, print_json, progress
-from idat_tune.errors import BadInput
+from idat_tune.errors import BadInput, printable
 
 
 @app.command()
@@ -61,8 +61,8 @@ def _lines(found: Iterable[Any], top: int) -> list[str]:
         if answer.error:
             unread.append(answer.error)
         else:
-            said = "  ".join(f"{_one_line(label)}  {100 * probability:.1f} %" for label, probability in answer.top)
-            typer.echo(f"{_one_line(answer.image)}  {said}")
+            said = "  ".join(f"{printable(label)}  {100 * probability:.1f} %" for label, probability in answer.top)
+            typer.echo(f"{printable(answer.image)}  {said}")
     return unread
 
 
@@ -90,8 +90,3 @@ def _row(answer: Any) -> dict[str, Any]:
     top = [{"label": label, "probability": probability} for label, probability in answer.top]
     best = top[0] if top else {"label": None, "probability": None}
     return {"image": answer.image, **best, "top": top, "error": answer.error or None}
-
-
-def _one_line(text: str) -> str:
-    """Text without what would break a line or colour the terminal."""
-    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)

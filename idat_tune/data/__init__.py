@@ -10,9 +10,10 @@ from idat_tune.data.importing import Imported
 from idat_tune.data.leaks import Duplicates
 from idat_tune.data.loading import Images, batches, load
 from idat_tune.data.pixels import SUFFIXES, decode
-from idat_tune.data.sources import Choices, is_image_name, read_image
+from idat_tune.data.sources import Choices, read_image
 from idat_tune.data.store import content_hash, folder, intensity, own_tasks, register_own, require, task
-from idat_tune.data.verifying import Listed, Removed, listing, remove, verify
+from idat_tune.data.trees import images_in
+from idat_tune.data.verifying import Listed, Removed, listing, removable, remove, verify
 from idat_tune.data.ways import import_
 
 __all__ = [
@@ -33,16 +34,17 @@ __all__ = [
     "fold",
     "fold_rows",
     "folder",
+    "images_in",
     "import_",
     "in_order",
     "intensity",
-    "is_image_name",
     "joined",
     "listing",
     "load",
     "own_tasks",
     "read_image",
     "register_own",
+    "removable",
     "remove",
     "require",
     "task",

@@ -14,9 +14,9 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import IO
 
-from idat_tune.data import pixels, trees
+from idat_tune.data import pixels, signatures, trees
 from idat_tune.data.trees import Folder, Image, LeftOut
-from idat_tune.errors import BadInput, IdatError
+from idat_tune.errors import BadInput, IdatError, printable
 
 MAX_ENTRIES = 1_000_000
 MAX_BYTES = 2**30  # unpacked; more is accepted where it is at most _MAX_RATIO times the archive
@@ -46,7 +46,7 @@ class Archive:
 
     def show(self, name: str) -> str:
         """An entry as messages name it."""
-        return f"{self.path}/{trees.printable(name)}"
+        return f"{self.path}/{printable(name)}"
 
     def read(self, name: str) -> bytes:
         """The bytes of an image or a list in it.
@@ -62,7 +62,7 @@ class Archive:
     def head(self, name: str) -> bytes:
         """The first bytes of a file in it; none where it is broken."""
         try:
-            return self._bytes(name, trees.HEAD)
+            return self._bytes(name, signatures.HEAD)
         except BadInput:
             return b""
 
@@ -70,7 +70,7 @@ class Archive:
         try:
             found = self.entries[name].read(*most)
         except Exception as failure:  # zlib, lzma, struct, zipfile and operating system errors
-            why = trees.printable(str(failure)) or "it is cut short"
+            why = printable(str(failure)) or "it is cut short"
             raise BadInput(f"{self.show(name)} cannot be read: {why}") from None
         if not most and len(found) != self.entries[name].size:
             raise BadInput(f"{self.show(name)} cannot be read: it is cut short")
@@ -159,7 +159,7 @@ def _hidden(path: str) -> str | None:
     parts = path.split("/")
     for i, part in enumerate(parts):
         whole = "/".join(parts[: i + 1])
-        if trees.is_system(part) or trees.deep(whole):
+        if trees.is_system(part) or trees.too_deep(whole):
             return whole
     return None
 
@@ -170,7 +170,7 @@ def _read_zip(archive: Archive) -> None:
         opened = zipfile.ZipFile(path)
         listed = opened.infolist()
     except Exception as failure:  # BadZipFile, and what broken fields lead to
-        raise BadInput(f"{path} is not a whole zip file ({trees.printable(str(failure))}); get it again") from None
+        raise BadInput(f"{path} is not a whole zip file ({printable(str(failure))}); get it again") from None
     for info in listed:
         _check(archive, len(listed), info.filename)
         written = _decoded(info).replace("\\", "/")  # as some programs on Windows write them
@@ -232,7 +232,7 @@ def _read_tar(archive: Archive) -> None:
     except BadInput:
         raise
     except Exception as failure:  # TarError, and what broken fields lead to
-        raise BadInput(f"{path} is not a whole tar file ({trees.printable(str(failure))}); get it again") from None
+        raise BadInput(f"{path} is not a whole tar file ({printable(str(failure))}); get it again") from None
 
 
 def _members(opened: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
@@ -302,7 +302,7 @@ def _within(archive: Archive, name: str) -> str | None:
     drive = parts and len(parts[0]) == 2 and parts[0][1] == ":"
     if name.startswith("/") or ".." in parts or "\0" in name or drive:
         raise BadInput(
-            f"{archive.path}, entry '{trees.printable(name)}': it leads out of the archive; unpack it with care and "
+            f"{archive.path}, entry '{printable(name)}': it leads out of the archive; unpack it with care and "
             "import the folder"
         )
     return "/".join(parts) or None

@@ -135,7 +135,10 @@ def _build(path: Path, manifest: Manifest, shape: Shape, root: Path | None) -> N
 
     images = manifest.splits["train"].images + manifest.splits["val"].images
     if images * shape.bytes > _LARGEST:
-        import_again = store.again(manifest.task.name, manifest.source.get("path", "PATH"), root)
+        import_again = store.again(
+            *(manifest.task.name, manifest.source.get("path", "PATH"), root),
+            options=manifest.source.get("options", ""),
+        )
         raise BadInput(
             f"{images:,} images at size {shape.size} are {images * shape.bytes / 2**30:.0f} GB of pixels, more than "
             f"{_LARGEST / 2**30:.0f} GB; take fewer: `{import_again} --train-images N`"

@@ -36,6 +36,7 @@ class Report:
     problems: tuple[str, ...] = ()  # sentences; none means the images are whole
     notes: tuple[str, ...] = ()  # sentences worth knowing, of the import
     cautions: tuple[str, ...] = ()  # and of the images themselves: how they are read, whether they are enough
+    missing_names: tuple[str, ...] = ()  # of the missing classes, where they have names
 
     @property
     def ok(self) -> bool:
@@ -50,7 +51,7 @@ class Report:
         if self.stand_in:
             found.append("a stand-in: other numbers of images than the benchmark has, so not comparable with it")
         if self.missing_classes:
-            found.append(f"train has no image of {_some(self.missing_classes)}")
+            found.append(f"train has no image of {_some(self.missing_names or self.missing_classes)}")
         if self.skipped:
             found.append(f"{len(self.skipped)} images that could not be read were left out, such as: {self.skipped[0]}")
         for one in self.duplicates:
@@ -96,13 +97,14 @@ def report(
     wanted = {"train": expected.train, "val": expected.val, "test": expected.test}
     everything = [image for split in STORED for image in splits[split].images]
     trainval = splits["train"].images + splits["val"].images
+    missing = tuple(sorted(set(range(task.classes)) - {image.label for image in splits["train"].images}))
     return Report(
         task.name,
         where,
         sizes,
         wanted,
         _mean_size(everything),
-        tuple(sorted(set(range(task.classes)) - {image.label for image in splits["train"].images})),
+        missing,
         (
             leaks.between("train", splits["train"].images, "val", splits["val"].images),
             leaks.between("trainval", trainval, "test", splits["test"].images),
@@ -113,6 +115,7 @@ def report(
         tuple(_problems(task, sizes, wanted, splits, len(skipped), stand_in)),
         notes,
         (*_remarks(everything), *_deep(splits, intensity), *cautions(task)),
+        tuple(str(task.class_names[label]) for label in missing) if task.class_names else (),
     )
 
 
@@ -175,9 +178,10 @@ def _problems(
     return problems
 
 
-def _some(labels: tuple[int, ...]) -> str:
-    shown = ", ".join(map(str, labels[:10]))
-    return f"{len(labels)} classes: {shown}{', ...' if len(labels) > 10 else ''}"
+def _some(classes: Sequence[object]) -> str:
+    shown = ", ".join(map(str, classes[:10]))
+    counted = "1 class" if len(classes) == 1 else f"{len(classes)} classes"
+    return f"{counted}: {shown}{', ...' if len(classes) > 10 else ''}"
 
 
 def _mean_size(images: list[Image]) -> tuple[float, float]:

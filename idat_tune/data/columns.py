@@ -100,7 +100,7 @@ def find(table: Table, choices: Choices, where: str) -> Columns:
     if len(set(roles)) < len(roles):
         raise BadInput(f"{where}: the column '{max(roles, key=roles.count)}' cannot be two things at once")
     notes = [f"each of the columns {', '.join(one_hot)} is a class"] if one_hot else []
-    related = [name for name in names if _plain(name) in _GROUPS]
+    related = [name for name in names if _plain(name) in _GROUPS and name not in roles]
     if related and not choices.group_column:
         notes.append(
             f"if pictures of one {related[0]} belong together, --group-column '{related[0]}' keeps them in one split"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 from collections import defaultdict
 from collections.abc import Hashable, Sequence
 from typing import TYPE_CHECKING
@@ -23,11 +24,17 @@ def stratified(labels: Sequence[int], count: int, seed: int) -> list[int]:
     ideal = {label: len(found) * count / len(labels) for label, found in places.items()}
     least = 1 if count >= len(places) else 0
     take = {label: max(least, int(share)) for label, share in ideal.items()}
-    while sum(take.values()) != count:
-        if sum(take.values()) < count:
-            take[max(take, key=lambda label: ideal[label] - take[label])] += 1
-        else:
-            take[max(take, key=lambda label: (take[label] > least, take[label] - ideal[label]))] -= 1
+    missing = count - sum(take.values())
+    for label in sorted(take, key=lambda label: ideal[label] - take[label], reverse=True)[: max(0, missing)]:
+        take[label] += 1
+    # With a draw for every class there may be too many: first from those that have most above their share.
+    above = [(ideal[label] - take[label], place, label) for place, label in enumerate(take) if take[label] > least]
+    heapq.heapify(above)
+    for _ in range(-missing):
+        _, place, label = heapq.heappop(above)
+        take[label] -= 1
+        if take[label] > least:
+            heapq.heappush(above, (ideal[label] - take[label], place, label))
     return sorted(place for label, found in places.items() for place in found[: take[label]])
 
 

@@ -10,11 +10,18 @@ from itertools import islice
 from pathlib import Path
 
 from idat_tune import tasks
-from idat_tune.data import parquet, store
+from idat_tune.data import parquet, pixels, store
 from idat_tune.errors import BadInput, unknown
 from idat_tune.tasks import Task
 
-_SUFFIX = {"JPEG": ".jpg", "TIFF": ".tif", "MPO": ".jpg", "JPEG2000": ".jp2"}  # others are called as their format
+_SUFFIX = {
+    "JPEG": ".jpg",
+    "TIFF": ".tif",
+    "MPO": ".jpg",
+    "JPEG2000": ".jp2",
+    pixels.HEIC: ".heic",
+}  # others are called as their format
+_LONGEST = 200  # bytes of a folder's name; file systems take 255
 _UNFIT = re.compile(r'[\x00-\x1f\x7f/\\:*?"<>|]|^\.+|[. ]+$')  # what some file system does not take in a name
 
 
@@ -74,8 +81,8 @@ def _embedded(task: Task, split: str) -> Iterator[tuple[bytes, int]]:
 
     from idat_tune import embedded
 
-    pixels, labels = embedded.load_split(task.name, split)
-    for image, label in zip(pixels, labels.tolist(), strict=True):
+    held, labels = embedded.load_split(task.name, split)
+    for image, label in zip(held, labels.tolist(), strict=True):
         buffer = io.BytesIO()
         Image.fromarray(image[0]).save(buffer, "PNG")
         yield buffer.getvalue(), label
@@ -84,13 +91,22 @@ def _embedded(task: Task, split: str) -> Iterator[tuple[bytes, int]]:
 def _places(task: Task) -> list[str]:
     """A folder name for each class: its own as far as file systems take it, with its number where two are alike."""
     names = [str(name) for name in task.class_names] or [str(label) for label in range(task.classes)]
-    fit = [_UNFIT.sub("_", name)[:100] or "_" for name in names]
-    shared = Counter(name.lower() for name in fit)
-    return [name if shared[name.lower()] == 1 else f"{name}_{label}" for label, name in enumerate(fit)]
+    short = (name.encode()[:_LONGEST].decode(errors="ignore") for name in names)
+    fit = [_UNFIT.sub("_", name) or "_" for name in short]
+    shared = Counter(name.casefold() for name in fit)
+    taken = {name for name, classes in shared.items() if classes == 1}
+    places = []
+    for label, name in enumerate(fit):
+        place = name
+        if shared[name.casefold()] > 1:
+            place = f"{name}_{label}"
+            while place.casefold() in taken:  # a class is called so
+                place += "_"
+            taken.add(place.casefold())
+        places.append(place)
+    return places
 
 
 def _suffix(encoded: bytes) -> str:
-    from PIL import Image
-
-    kind = Image.open(io.BytesIO(encoded)).format or "png"
+    kind = pixels.form(encoded)
     return _SUFFIX.get(kind, f".{kind.lower()}")

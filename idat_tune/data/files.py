@@ -83,7 +83,7 @@ def swap_in(new: Path, place: Path) -> None:
     remove(old)
 
 
-def printable(name: str) -> str:
+def as_utf8(name: str) -> str:
     """The name of a file or folder as text: bytes in it that are not UTF-8 are written as \\xe9."""
     return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 

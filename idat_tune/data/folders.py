@@ -9,6 +9,7 @@ from pathlib import Path
 from idat_tune.data import archives, layouts, trees
 from idat_tune.data.own import Row, source
 from idat_tune.data.sources import Choices, Source
+from idat_tune.data.trees import Folder
 from idat_tune.errors import BadInput
 
 
@@ -19,7 +20,10 @@ def from_folder(path: Path, name: str, choices: Choices) -> Source:
         BadInput: no classes, no images, folders that can be read in two ways, a broken archive.
     """
     tree, left = archives.scan(path) if path.is_file() else trees.scan(path)
-    found = layouts.find(tree, str(path), choices.layout, left)
+    try:
+        found = layouts.find(tree, str(path), choices.layout, left)
+    except BadInput as failure:
+        raise BadInput(f"{failure}{_table(tree, path)}") from None
     group_of = _groups(choices.group_pattern)
     rows = [
         Row(image.shown, part.label, image.read, part.split, image.shown, image.size, group_of(image.path))
@@ -29,6 +33,14 @@ def from_folder(path: Path, name: str, choices: Choices) -> Source:
     if choices.group_pattern is not None:
         found.notes += _said_of_groups(rows, choices.group_pattern)
     return source("images", path, name, rows, (), choices, tuple(found.notes), left.phrases())
+
+
+def _table(tree: Folder, path: Path) -> str:
+    """What to say of a table beside the images, which may have the labels that are missed."""
+    if not any(folder.others[kind] for folder in tree.walk() for kind in (".csv", ".tsv", ".jsonl", ".parquet")):
+        return ""
+    unpacked = " once the archive is unpacked" if path.is_file() else ""
+    return f"; there is a table in it, which is imported by its own name{unpacked}"
 
 
 def _groups(pattern: str | None) -> Callable[[str], str | None]:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from idat_tune.data import columns, official, own
+from idat_tune.data import columns, official, own, trees
 from idat_tune.data.columns import NO_SPLITS
 from idat_tune.data.lists import Listed
 from idat_tune.data.own import SPLIT_NAMES, SPLITS_BY_NAME
@@ -131,5 +131,6 @@ def _split_of(file: Path, within: Path) -> str | None:
 
 def _files(path: Path) -> Iterator[Path]:
     for file in path.rglob("*"):
-        if file.suffix.lower() in (".arrow", ".parquet") and not file.name.startswith(("cache-", "tmp")):
+        known = file.suffix.lower() in (".arrow", ".parquet") and not file.name.startswith(("cache-", "tmp"))
+        if known and not any(map(trees.is_system, file.relative_to(path).parts)):
             yield file

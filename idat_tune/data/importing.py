@@ -139,7 +139,8 @@ def _there(source: Source, stamp: str, root: Path | None) -> Manifest | None:
     if not (store.place(name, root) / store.MANIFEST).exists():
         return None
     manifest = store.read(name, root)
-    over = f"import over it with `{store.again(name, source.path, root, any_size=source.stand_in)}`"
+    again = store.again(name, source.path, root, any_size=source.stand_in, options=source.options)
+    over = f"import over it with `{again}`"
     if manifest.source.get("key") != source.key:
         raise BadInput(
             f"{name} is in {store.folder(root)} already, imported from {manifest.source.get('path')}, or with other "
@@ -169,7 +170,7 @@ def _stage(
     for split in STORED:
         splits[split].bad.clear()  # they are not in the store
     sizes = {split: len(splits[split].images) for split in STORED}
-    names = tuple(map(files.printable, source.task.class_names))
+    names = tuple(map(files.as_utf8, source.task.class_names))
     task = replace(source.task, class_names=names, train=sizes["train"], val=sizes["val"], test=sizes["test"])
     for split in STORED:
         if not sizes[split]:
@@ -183,7 +184,8 @@ def _stage(
         split: StoredSplit(sizes[split], (staging / f"{split}.parquet").stat().st_size, splits[split].hash)
         for split in STORED
     }
-    origin = {"kind": source.kind, "path": source.path, "key": source.key, "stamp": stamp, "idat_tune": __version__}
+    origin = {"kind": source.kind, "path": source.path, "options": source.options, "key": source.key, "stamp": stamp}
+    origin["idat_tune"] = __version__
     grouped = any(image.group for split in STORED for image in splits[split].images)
     manifest = Manifest(
         task, stored, report.content_hash, origin, source.stand_in, skipped, notes, grouped=grouped, intensity=intensity
@@ -248,7 +250,7 @@ def _readable(
 
 def _read(item: Item) -> tuple[Encoded, examined.Image] | BadInput:
     try:
-        encoded = Encoded(files.printable(item.name), item.read(), item.label, item.group)
+        encoded = Encoded(files.as_utf8(item.name), item.read(), item.label, item.group)
         return encoded, examined.examine(encoded)
     except BadInput as failure:
         return failure

@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 import re
 import unicodedata
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from idat_tune.data.files import printable
+from idat_tune import errors
+from idat_tune.data.files import as_utf8
 from idat_tune.errors import BadInput
 
 _MISSING = ("", "nan", "<na>", "nat", "null", "na", "n/a", "#n/a")  # as tables write that there is no value
@@ -41,9 +42,9 @@ def text(value: Any, where: str) -> str:
     if isinstance(value, bytes):
         value = value.decode("utf-8", "backslashreplace")
     if isinstance(value, list | tuple | dict):
-        raise BadInput(f"{where}: the label is {shown(value)}; a picture has one label here, a word or a number")
+        raise BadInput(f"{where}: the label is {quoted(value)}; a picture has one label here, a word or a number")
     if is_missing(value):
-        written = f" ({shown(value)} stands for a missing value in tables)" if str(value or "").strip() else ""
+        written = f" ({quoted(value)} stands for a missing value in tables)" if str(value or "").strip() else ""
         raise BadInput(f"{where}: no label{written}; give it one, or leave the row out")
     return str(value).strip()
 
@@ -60,7 +61,7 @@ def named(value: Any, names: Sequence[str], where: str) -> str:
     if number == "-1":
         raise BadInput(f"{where}: no label (-1); leave out what has none")
     if not number.isdecimal() or int(number) >= len(names):
-        raise BadInput(f"{where}: label {shown(number)} is not in 0..{len(names) - 1}")
+        raise BadInput(f"{where}: label {quoted(number)} is not in 0..{len(names) - 1}")
     return names[int(number)]
 
 
@@ -91,10 +92,11 @@ def classes(given: Sequence[str], splits: Sequence[str | None], known: Sequence[
         raise BadInput(f"{where} has one class only, {found[0]}; a task needs two")
     if len(found) == len(names) > 2:
         raise BadInput(
-            f"each of the {len(names):,} pictures of {where} has a label of its own, such as {shown(names[0])}; "
+            f"each of the {len(names):,} pictures of {where} has a label of its own, such as {quoted(names[0])}; "
             "is that what tells the classes? --label-column names another column of a list"
         )
-    if 2 * len(found) > len(names):
+    images = Counter(names)
+    if 2 * sum(images[name] == 1 for name in found) > len(found):
         notes.append(f"most of the {len(found):,} classes have one picture only; are these the labels that are meant?")
     number_of = {name: i for i, name in enumerate(found)}
     unused = [name for name in order if name not in present]
@@ -108,13 +110,12 @@ def classes(given: Sequence[str], splits: Sequence[str | None], known: Sequence[
 
 def tidy(name: str) -> str:
     """The name of a class as it is kept: composed Unicode, on one line, without outer spaces, printable."""
-    return _BREAKS.sub(" ", unicodedata.normalize("NFC", printable(name))).strip()
+    return _BREAKS.sub(" ", unicodedata.normalize("NFC", as_utf8(name))).strip()
 
 
-def shown(cell: Any) -> str:
+def quoted(cell: Any) -> str:
     """A cell of a table in quotes, short and on one line, for messages."""
-    text = _BREAKS.sub(" ", printable(str(cell)))
-    return f"'{text if len(text) <= _LONGEST else text[:_LONGEST] + '...'}'"
+    return f"'{errors.shown(_BREAKS.sub(' ', as_utf8(str(cell))), _LONGEST)}'"
 
 
 def _texts(given: Sequence[str]) -> tuple[list[str], list[str]]:

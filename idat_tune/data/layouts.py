@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from idat_tune.data.names import folded, is_split, no_class, split_of, tells_nothing
-from idat_tune.data.trees import Folder, LeftOut, number, printable, some
-from idat_tune.errors import BadInput
+from idat_tune.data.trees import Folder, LeftOut, number, some
+from idat_tune.errors import BadInput, printable
 
 LAYOUTS = ("auto", "classes", "splits", "parts")
 
@@ -152,7 +152,7 @@ def _check(splits: list[_Split], others: list[Folder], where: str) -> None:
         if flat and not others:
             raise BadInput(
                 f"{where} has no class folders in {_names(flat)}: as splits they have no labels; if they are the "
-                "classes, say --layout classes"
+                "classes, say --layout classes, else import a list of paths and labels"
             )
         if tests and len(others) + len(flat) - len(tests) > 1:
             raise _unclear(where, f"{_names(tests)} may be images without labels, to be left out")
@@ -173,7 +173,10 @@ def _check(splits: list[_Split], others: list[Folder], where: str) -> None:
         if rest and not rest & split.labels:
             raise _unclear(where, f"{split.folder.name} may be a split, though no other has its folders")
     if any(split.name == "train" for split in flat):
-        raise BadInput(f"train in {where} has images but no class folders, so they have no labels")
+        raise BadInput(
+            f"train in {where} has images but no class folders, so they have no labels; make a folder for each class "
+            "in it, or import a list of paths and labels"
+        )
 
 
 def _take_splits(splits: list[_Split], others: list[Folder], found: Layout) -> None:
@@ -274,9 +277,7 @@ def _unclear(where: str, what: str) -> BadInput:
 def _nothing(base: Folder, where: str) -> str:
     expected = "expected a folder for each class, or train/, val/ and test/ with those"
     hint = ""
-    if any(base.others[kind] for kind in (".csv", ".tsv", ".parquet")):
-        hint = "; there is a table in it, which is imported by its own name"
-    elif any(base.others[kind] for kind in (".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz")):
+    if any(base.others[kind] for kind in (".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz")):
         hint = "; there is an archive in it, which is imported by its own name"
     if not base.images:
         return f"no images in {where}; {expected}{hint}"

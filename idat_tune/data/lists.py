@@ -108,24 +108,35 @@ class Listed:
         first = self._first.setdefault(row.name, row)
         if first is not row and (first.label, first.group) == (label, group):
             if first.split != split:
-                raise BadInput(f"{where}: {labels.shown(image)} is listed already, in {first.where}, for {first.split}")
+                shown = labels.quoted(image)
+                raise BadInput(f"{where}: {shown} is listed already, in {first.where}, for {first.split}; keep one")
             self._repeated.append(where)
             return
         self.rows.append(row)
 
     def _file(self, given: str, where: str) -> Path:
         path = given if self.choices.allow_outside and given else safe(given, where, _WAY_OUT)
-        for form in (path, path.replace("\\", "/")):
-            # Archives made on a Mac have names in decomposed Unicode.
-            for name in (form, unicodedata.normalize("NFC", form), unicodedata.normalize("NFD", form)):
-                file = Path(os.path.normpath(self.folder / name))
-                if file.is_file():
-                    return file
+        written = (path, path.replace("\\", "/"))
+        # Archives made on a Mac have names in decomposed Unicode.
+        forms = (*written, *(unicodedata.normalize(form, name) for name in written for form in ("NFC", "NFD")))
+        for name in dict.fromkeys(forms):  # most often they are all one
+            file = Path(os.path.normpath(self.folder / name))
+            if file.is_file():
+                return file
         completed = self._completion(Path(os.path.normpath(self.folder / path.replace("\\", "/"))), where)
         if completed is None:
-            raise BadInput(f"{where}: {labels.shown(given)} is missing in {self.folder}")
-        self._completed.append(f"{labels.shown(given)} ({completed.name})")
+            raise BadInput(f"{where}: {labels.quoted(given)} is missing in {self.folder}; {self._elsewhere(path)}")
+        self._completed.append(f"{labels.quoted(given)} ({completed.name})")
         return completed
+
+    def _elsewhere(self, path: str) -> str:
+        """The way out where a file is missing: most often the list lies above the folder that it means."""
+        name = path.replace("\\", "/").rpartition("/")[2]
+        for found in self.folder.rglob("*"):
+            if name in (found.name, found.stem) and found.suffix.lower() in SUFFIXES:
+                place = found.parent.relative_to(self.folder)
+                return f"it is in {place} there: move the list into that folder, or write the folder before its paths"
+        return "paths are relative to the folder of the list"
 
     def _completion(self, file: Path, where: str) -> Path | None:
         """The one image that is called like `file`, with a suffix."""
@@ -150,7 +161,7 @@ class Listed:
             split = SPLITS_BY_NAME.get(str(cells[i]).strip().lower())
             if split is None:
                 raise BadInput(
-                    f"{self.table.where(i)}: {labels.shown(cells[i])} in column '{name}' is no split; known: "
+                    f"{self.table.where(i)}: {labels.quoted(cells[i])} in column '{name}' is no split; known: "
                     f"{', '.join(SPLITS_BY_NAME)} (--split-column names another column, or {NO_SPLITS})"
                 )
             found.append(split)

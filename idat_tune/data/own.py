@@ -9,7 +9,7 @@ from pathlib import Path
 
 from idat_tune.data import copies, labels
 from idat_tune.data.division import Said, divide
-from idat_tune.data.files import printable
+from idat_tune.data.files import as_utf8
 from idat_tune.data.sources import Choices, Item, Source, key
 from idat_tune.errors import BadInput
 from idat_tune.tasks import Task
@@ -75,7 +75,7 @@ def source(
         dropped = {i for alike in torn for i in alike}
         place = {i: new for new, i in enumerate(i for i in range(len(rows)) if i not in dropped)}
         left_out = (*left_out, f"{len(dropped)} pictures under two labels, such as {rows[torn[0][0]].where}")
-        same = [[place[i] for i in alike] for alike in same if alike not in torn]
+        same = [[place[i] for i in alike] for alike in same if alike[0] in place]
         rows = [rows[i] for i in place]
         if not rows:
             raise BadInput(f"all pictures of {path} stand under two labels")
@@ -100,8 +100,8 @@ def source(
     def items(split: str) -> Iterator[Item]:
         for i in divided.splits[split]:
             row = rows[i]
-            group = None if row.group is None else printable(row.group)
-            yield Item(printable(row.name), classes.labels[i], row.read, group)
+            group = None if row.group is None else as_utf8(row.group)
+            yield Item(as_utf8(row.name), classes.labels[i], row.read, group)
 
     taken = Counter(classes.labels[i] for found in divided.splits.values() for i in found)
     return Source(
@@ -116,6 +116,7 @@ def source(
         class_counts=tuple(taken[label] for label in range(len(classes.names))),
         made=divided.made,
         drop_conflicts=choices.drop_conflicts,
+        options=choices.options(),
     )
 
 

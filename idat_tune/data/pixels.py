@@ -108,16 +108,31 @@ def read(encoded: bytes, name: str = "the image") -> Image.Image:
 
 def remark(encoded: bytes) -> str:
     """What of a readable image does not count, if anything: further frames or pages, further bands."""
-    from PIL import Image
-
-    bare = signatures.without_text(encoded) or encoded
     try:
-        image = Image.open(io.BytesIO(bare), formats=_formats(encoded, ""))
+        image = _opened(encoded)
         frames, bands = getattr(image, "n_frames", 1), getattr(image, "tag_v2", {}).get(_BANDS, 1)
     except Exception:  # Pillow reads the first frame and stumbles over the next: that one does not count either
         return FRAMES
     more = image.mode in ("RGB", "RGBA") and bands > (4 if _has_alpha(image) else 3)
     return FRAMES if frames > 1 else BANDS if more else ""
+
+
+def form(encoded: bytes, name: str = "the image") -> str:
+    """What the format of a readable image is called, such as JPEG; raises BadInput for anything else."""
+    if signatures.is_heic(encoded):
+        return HEIC
+    try:
+        return str(_opened(encoded).format)
+    except Exception:  # see `_read`
+        raise BadInput(f"{name} {signatures.really(encoded) or 'is not a readable image'}") from None
+
+
+def _opened(encoded: bytes) -> Image.Image:
+    """A readable image, not decoded yet."""
+    from PIL import Image
+
+    bare = signatures.without_text(encoded) or encoded
+    return Image.open(io.BytesIO(bare), formats=_formats(encoded, ""))
 
 
 FRAMES = "several frames or pages; the first counts"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 _SAVE = "save it as PNG or JPEG"
@@ -34,6 +35,9 @@ _BYTES = (
     (b"\x1a\x45\xdf\xa3", "is a film; take single images out of it"),
     (b"riff", "is sound or a film; take single images out of it"),
 )
+# Of images that are read.
+HEAD = 32  # bytes that tell one
+_IMAGES = (b"\xff\xd8\xff", b"\x89PNG\r\n", b"GIF8", b"BM", b"II*\0", b"MM\0*", b"\0\0\0\x0cjP  ")
 _HEIC = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs")
 _GENERIC = (b"mif1", b"msf1")  # brands that AVIF and HEIC share
 _AVIF = (b"avif", b"avis")
@@ -56,6 +60,13 @@ def really(encoded: bytes) -> str:
     if not encoded.strip(b"\0"):
         return f"holds nothing but zeros, as a copy does that broke off; {_AGAIN}"
     return _bands(encoded)
+
+
+def is_image(head: bytes) -> bool:
+    """Whether the first bytes of a file are those of an image."""
+    if head.startswith(_IMAGES) or (head[4:8] == b"ftyp" and head[8:12] in (*_HEIC, *_GENERIC, *_AVIF)):
+        return True
+    return (head[:4], head[8:12]) == (b"RIFF", b"WEBP") or re.match(rb"P[1-6]\s", head) is not None
 
 
 def is_heic(encoded: bytes) -> bool:

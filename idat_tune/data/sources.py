@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shlex
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -44,6 +45,15 @@ class Choices:
     drop_conflicts: bool = False  # leave out pictures that stand under two labels, instead of refusing them
     allow_outside: bool = False  # paths of a list may be absolute or climb out of its folder
 
+    def made(self) -> dict[str, Any]:
+        """Those that are not the defaults."""
+        return {one.name: getattr(self, one.name) for one in fields(self) if getattr(self, one.name) != one.default}
+
+    def options(self) -> str:
+        """Those that are not the defaults, as they are typed."""
+        words = [word for name, value in self.made().items() for word in (option(name), str(value))]
+        return shlex.join(word for word in words if word != str(True))
+
 
 @dataclass(frozen=True)
 class Source:
@@ -61,10 +71,16 @@ class Source:
     class_counts: tuple[int, ...] = ()  # images per class in all splits, where they are known before reading
     made: tuple[str, ...] = ()  # splits that were drawn at random; no picture of theirs may stand in another
     drop_conflicts: bool = False  # leave out pictures of an own task that stand under two labels
+    options: str = ""  # what its user decided, as it is typed
 
     def counts_by_name(self) -> dict[str, int]:
         """Images of each class in all splits; empty where they are not known before reading."""
         return dict(zip(_names(self.task), self.class_counts, strict=True)) if self.class_counts else {}
+
+
+def option(choice: str) -> str:
+    """A field of `Choices` as the command line has it."""
+    return "--" + choice.replace("_", "-")
 
 
 def key(*parts: Any) -> str:
@@ -114,11 +130,6 @@ def read_image(path: Path) -> Image.Image:
         BadInput: it cannot be read or decoded.
     """
     return pixels.read(read_file(path), str(path))
-
-
-def is_image_name(path: Path) -> bool:
-    """Whether a file's name says that it is an image."""
-    return path.suffix.lower() in pixels.SUFFIXES and path.is_file()
 
 
 def safe(path: str, where: str, way_out: str = "") -> str:

@@ -39,7 +39,7 @@ class Manifest:
     task: Task  # with the sizes of the splits as they are
     splits: dict[str, StoredSplit]
     content_hash: str
-    source: dict[str, str]  # kind, path, key: where the images came from
+    source: dict[str, str]  # kind, path, options, key: where the images came from
     stand_in: bool = False  # sizes differ from the benchmark's: results do not compare with published ones
     skipped: tuple[str, ...] = ()  # images left out because they could not be read
     notes: tuple[str, ...] = ()  # what the checks of the import found
@@ -200,12 +200,19 @@ def to_json(manifest: Manifest) -> str:
     return json.dumps({"format": FORMAT, **asdict(manifest)}, indent=1)
 
 
-def again(name: str, path: str, root: Path | None, *, replace: bool = True, any_size: bool = False) -> str:
-    """The command that imports a task from a path, as it can be typed."""
+def again(
+    name: str, path: str, root: Path | None, *, replace: bool = True, any_size: bool = False, options: str = ""
+) -> str:
+    """The command that imports a task from a path, as it can be typed; with `options` of what was decided then."""
     there = next((found for found in (Path(path), *Path(path).parents) if found.exists()), None)
     # Of a task within a zip, the zip; a folder above what is gone would be something else.
     source = shlex.quote(str(there)) if there == Path(path) or (there and there.is_file()) else "PATH"
-    words = ["--from", source, "--task", name, *["--any-size"] * any_size, *["--replace"] * replace]
+    try:
+        decided = shlex.join(shlex.split(options))  # a file may say anything: nothing but words for our command
+    except ValueError:
+        decided = ""
+    words = ["--from", source, "--task", name, *[decided] * bool(decided)]
+    words += [*["--any-size"] * any_size, *["--replace"] * replace]
     return f"idat-tune data import {' '.join(words)}{_option(root)}"
 
 
@@ -280,8 +287,9 @@ def _damaged(name: str, root: Path | None) -> BadInput:
 
 def _again(name: str, found: Any, root: Path | None) -> str:
     source = found.get("source")
-    path = source.get("path") if isinstance(source, dict) else None
-    return again(name, str(path or "PATH"), root, any_size=bool(found.get("stand_in")))
+    origin = source if isinstance(source, dict) else {}
+    path, options = str(origin.get("path") or "PATH"), str(origin.get("options") or "")
+    return again(name, path, root, any_size=bool(found.get("stand_in")), options=options)
 
 
 def _from_json(found: dict[str, Any]) -> Manifest:

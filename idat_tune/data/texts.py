@@ -11,7 +11,7 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from idat_tune.data import columns
-from idat_tune.data.labels import shown
+from idat_tune.data.labels import quoted
 from idat_tune.data.pixels import SUFFIXES
 from idat_tune.errors import BadInput
 
@@ -97,28 +97,35 @@ class Text:
             return self._bare(text, head)
         if headless:
             raise BadInput(
-                f"{self.path} has no line with the names of its columns: it begins with {shown(head.strip())}; "
+                f"{self.path} has no line with the names of its columns: it begins with {quoted(head.strip())}; "
                 "put a line such as path,label above it"
             )
         return self._table(text, delimiter, skipped=int(marked))
 
     def _table(self, text: str, delimiter: str, skipped: int) -> Iterator[tuple[int, dict[str, Any]]]:
-        reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True)
+        # Strict, or a quote that nobody closed would take all lines that follow into one cell.
+        reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True, strict=True)
+        line = skipped
         try:
             for cells in reader:
+                line = reader.line_num + skipped
                 if not any(cell.strip() for cell in cells):
                     continue
                 if not self.columns:
                     self.columns = [cell.strip() for cell in cells]
                     continue
-                line = reader.line_num + skipped
                 while len(cells) > len(self.columns) and not cells[-1].strip():
                     cells.pop()
                 if len(cells) != len(self.columns):
-                    raise BadInput(f"{self.path} line {line}: not as many fields as there are columns")
+                    raise BadInput(
+                        f"{self.path} line {line}: not as many fields as there are columns ({len(cells)}, "
+                        f"{len(self.columns)}); put what has the separator '{delimiter}' in it into quotes"
+                    )
                 yield line, dict(zip(self.columns, cells, strict=True))
         except csv.Error as failure:
-            raise BadInput(f"{self.path} is not a list: {failure}") from None
+            raise BadInput(
+                f"{self.path} line {line + 1} is not one of a list ({failure}); is a quote left open in it?"
+            ) from None
 
     def _delimiter(self, head: str, kind: str) -> str:
         candidates = sorted(_DELIMITERS, key=lambda one: one != "\t") if kind == ".tsv" else list(_DELIMITERS)
@@ -140,7 +147,7 @@ class Text:
         for number, line in lines:
             parts = line.rsplit(separator, 1)
             if len(parts) != len(_BARE):
-                raise BadInput(f"{self.path} line {number} is not a path and a label: {shown(line)}")
+                raise BadInput(f"{self.path} line {number} is not a path and a label: {quoted(line)}")
             yield number, dict(zip(_BARE, parts, strict=True))
 
     def _parts(self, line: str, separator: str) -> bool:

@@ -11,16 +11,14 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
+from idat_tune.data import signatures
 from idat_tune.data.pixels import SUFFIXES
 from idat_tune.data.sources import read_file
-from idat_tune.errors import BadInput
+from idat_tune.errors import BadInput, printable
 
-HEAD = 32  # bytes of a file that tell an image
 _MAX_DEPTH = 60  # folders within each other; what lies deeper is no data set
 _MAX_FOLDERS = 1_000_000  # visited; more is a web of links
 _SUFFIX = re.compile(r"\.[A-Za-z][A-Za-z0-9]{0,9}$")  # not the end of a name such as 'IMG_20.24' or 'cat.jpg_large'
-_STARTS = (b"\xff\xd8\xff", b"\x89PNG\r\n", b"GIF8", b"BM", b"II*\0", b"MM\0*", b"\0\0\0\x0cjP  ")
-_BRANDS = (b"avif", b"avis", b"heic", b"heix", b"mif1", b"msf1")  # of ISO files that hold pictures
 
 # What systems and programs leave behind, beside everything that starts with a dot.
 _SYSTEM_FOLDER = re.compile(
@@ -120,12 +118,6 @@ def some(names: list[str], most: int = 3) -> str:
     return ", ".join(names[:most]) + (", ..." if len(names) > most else "")
 
 
-def printable(text: str) -> str:
-    """`text` with bytes that are no text, and what moves a terminal's cursor, as escapes."""
-    known = text.encode(errors="surrogateescape").decode(errors="backslashreplace")
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in known)
-
-
 def is_system(name: str) -> bool:
     """Whether a folder of that name is hidden or left by a system, so that no one means its files."""
     return name.startswith(".") or _SYSTEM_FOLDER.fullmatch(name) is not None
@@ -138,10 +130,7 @@ def is_image(name: str, head: Callable[[], bytes]) -> bool:
     suffix = _SUFFIX.search(name)
     if suffix:
         return suffix.group().lower() in SUFFIXES
-    start = head()
-    if start.startswith(_STARTS) or (start[4:8] == b"ftyp" and start[8:12] in _BRANDS):
-        return True
-    return (start[:4], start[8:12]) == (b"RIFF", b"WEBP") or re.match(rb"P[2356]\s", start) is not None
+    return signatures.is_image(head())
 
 
 def kind(name: str) -> str:
@@ -164,7 +153,7 @@ def add(folder: Folder, name: str, image: Image, head: Callable[[], bytes]) -> N
         folder.others[kind(name)] += 1
 
 
-def deep(folder: str) -> bool:
+def too_deep(folder: str) -> bool:
     """Whether a folder lies too deep to be looked into."""
     return folder.count("/") >= _MAX_DEPTH
 
@@ -196,9 +185,9 @@ def scan(root: Path) -> tuple[Folder, LeftOut]:
                 left.link("to nothing", path)
                 continue
             if stat.S_ISDIR(state.st_mode):
-                if _identity(state) in above:
+                if state.st_ino and _identity(state) in above:  # some network shares do not number their folders
                     left.link("back to a folder that it lies in", path)
-                elif is_system(entry.name) or deep(path):
+                elif is_system(entry.name) or too_deep(path):
                     left.folder(entry.name, 0 if entry.is_symlink() else _count(Path(entry.path)))
                 else:
                     folder.folders[entry.name] = Folder(path)
@@ -212,13 +201,26 @@ def scan(root: Path) -> tuple[Folder, LeftOut]:
     return tree, left
 
 
+def images_in(root: Path) -> list[Path]:
+    """The images in a folder and below, as an import takes them, in the order of their paths.
+
+    Raises:
+        BadInput: a folder may not be read, or there is no end of them.
+    """
+    try:
+        tree, _ = scan(root)
+    except OSError as failure:
+        raise BadInput(f"{failure.filename or root} cannot be read ({failure.strerror})") from None
+    return sorted(Path(image.shown) for image in tree.all_images())
+
+
 def _identity(state: os.stat_result) -> tuple[int, int]:
     return state.st_dev, state.st_ino
 
 
 def _head(file: Path) -> bytes:
     with file.open("rb") as opened:
-        return opened.read(HEAD)
+        return opened.read(signatures.HEAD)
 
 
 def _count(folder: Path) -> int:

@@ -94,15 +94,9 @@ def remove(task: str, folder: Path | None = None) -> Removed:
     Files of others that lie in the same folder stay, and so do searches and students.
 
     Raises:
-        BadInput: no such task, an embedded one, a group, or one of which there is nothing.
+        BadInput: as `removable`; a file may not be deleted.
     """
-    if tasks.key(task) in ("all", *tasks.GROUPS):
-        raise BadInput(f"'{task}' is a group of tasks; to remove some, name each")
-    known = store.resolve(task, folder)
-    if known in tasks.TASKS and tasks.TASKS[known].embedded:
-        raise BadInput(f"{known} comes with the package; it cannot be removed")
-    if not _there(known, folder):
-        raise BadInput(f"there is nothing of {known} in {store.folder(folder)}")
+    known = removable(task, folder)
     with files.lock(store.folder(folder) / ".locks" / f"{known}.lock"):
         gone = _there(known, folder)
         size = sum(map(_bytes, gone)) + sum(map(_size, cache.held(known, folder)))
@@ -114,6 +108,22 @@ def remove(task: str, folder: Path | None = None) -> Removed:
             if path.exists():
                 raise BadInput(f"{path} may not be deleted")
     return Removed(known, gone, size)
+
+
+def removable(task: str, folder: Path | None = None) -> str:
+    """The exact name of a task of which the store has something.
+
+    Raises:
+        BadInput: no such task, an embedded one, a group, or one of which there is nothing.
+    """
+    if tasks.key(task) in ("all", *tasks.GROUPS):
+        raise BadInput(f"'{task}' is a group of tasks; to remove some, name each")
+    known = store.resolve(task, folder)
+    if known in tasks.TASKS and tasks.TASKS[known].embedded:
+        raise BadInput(f"{known} comes with the package; it cannot be removed")
+    if not _there(known, folder):
+        raise BadInput(f"there is nothing of {known} in {store.folder(folder)}")
+    return known
 
 
 def _there(name: str, folder: Path | None) -> tuple[Path, ...]:

@@ -21,7 +21,7 @@ from idat_tune.data import (
     trees,
 )
 from idat_tune.data.importing import Imported, Progress
-from idat_tune.data.sources import Choices, Source
+from idat_tune.data.sources import Choices, Source, option
 from idat_tune.errors import BadInput, shown, unknown
 from idat_tune.tasks import Task
 
@@ -105,7 +105,7 @@ def _sources(path: Path, names: list[str] | None, kind: str, any_size: bool, cho
     archive = path.is_file() and kind in ("prepared", "images") and archives.form(path) is not None
     if path.is_file() != (kind == "list") and not archive:
         raise BadInput(f"{path} is a {'file' if path.is_file() else 'folder'}, which '{kind}' cannot be")
-    _check_fit(path, kind, choices)
+    _check_fit(path, kind, choices, _UNFIT[kind])
     if kind == "prepared":
         return prepared.find(path, names, any_size)
     if kind == "tfds":
@@ -117,6 +117,7 @@ def _sources(path: Path, names: list[str] | None, kind: str, any_size: bool, cho
     if known is not None and known.group != "own":
         if kind != "huggingface":
             raise BadInput(f"'{names[0]}' already names the task {known.title}; choose another name for {path}")
+        _check_fit(path, known.name, choices, _ALL)
         return [huggingface.find(path, _benchmark(known.name), any_size)]
     name = store.own_name(names[0])
     return [_OWN[kind](path, name, choices)]
@@ -148,12 +149,11 @@ def _recognised(path: Path) -> str:
     return "huggingface"
 
 
-def _check_fit(path: Path, kind: str, choices: Choices) -> None:
-    """Raises BadInput for a choice that does nothing for this kind of source."""
-    for field in fields(Choices):
-        if getattr(choices, field.name) != field.default and field.name in _UNFIT[kind]:
-            option = "--" + field.name.replace("_", "-")
-            raise BadInput(f"{option} does nothing for {path}, which is read as '{kind}'; leave it out")
+def _check_fit(path: Path, read_as: str, choices: Choices, unfit: frozenset[str]) -> None:
+    """Raises BadInput for a choice that does nothing for what is read so."""
+    for name in choices.made():
+        if name in unfit:
+            raise BadInput(f"{option(name)} does nothing for {path}, which is read as '{read_as}'; leave it out")
 
 
 _COLUMNS = frozenset({"path_column", "label_column", "split_column", "group_column", "allow_outside"})
