@@ -321,6 +321,15 @@ def test_auto_passes_over_a_device_that_cannot_compute(monkeypatch, caplog):
     assert "\n" not in line
 
 
+def test_auto_keeps_a_gpu_that_is_full_at_the_moment(monkeypatch):
+    def full(*_, **__):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch, "ones", full)
+    assert choose_device("auto").type == "cuda"
+
+
 def test_attention_is_fused_but_in_bf16_on_a_cpu():
     model = moved("glyph_base")
     attentions = [module for module in model.modules() if hasattr(module, "fused_attn")]

@@ -53,6 +53,8 @@ def _computes(kind: str, instead: str) -> bool:
         return True
     try:
         return torch.ones(2, device=kind).sum().item() == 2
+    except torch.OutOfMemoryError:
+        return True  # for others at the moment; a worker would go on to the CPU with all its later trials
     except RuntimeError as failure:
         log.warning("%s cannot be used, falling back to %s: %s", kind, instead, str(failure).split("\n")[0])
         return False
