@@ -51,8 +51,8 @@ class Choices:
 
     def options(self) -> str:
         """Those that are not the defaults, as they are typed."""
-        words = [word for name, value in self.made().items() for word in (option(name), str(value))]
-        return shlex.join(word for word in words if word != str(True))
+        made = self.made().items()
+        return shlex.join(word for name, value in made for word in (option(name), *[str(value)] * (value is not True)))
 
 
 @dataclass(frozen=True)
