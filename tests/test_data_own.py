@@ -293,3 +293,11 @@ def test_columns_that_are_missing_are_named(tmp_path):
     (tmp_path / "copy").mkdir()
     pq.write_table(pa.table({"image": [b"x"], "name": ["owl"]}), tmp_path / "copy/train.parquet")
     refused(tmp_path / "copy", "needs the columns path and label; it has: image, name")
+
+
+def test_a_task_that_is_imported_anew_is_known_anew_in_the_same_process(tmp_path):
+    data.import_(classes_of(tmp_path / "birds", 20), ["birds"])
+    assert RunConfig.for_task("birds").classes == len(BIRDS)
+    fill(tmp_path / "birds" / "robin", 20, seed=99)
+    data.import_(tmp_path / "birds", ["birds"], replace=True)
+    assert RunConfig.for_task("birds").classes == len(BIRDS) + 1
