@@ -270,3 +270,14 @@ def test_a_tiff_of_other_bands_says_how_many_and_what_to_do(bands):
     encoded = bands_tiff(np.zeros((4, 4, bands), np.uint16), photometric=1)
     with pytest.raises(BadInput, match=rf"^s2\.tif is a TIFF of {bands} bands of 16 bits, .*choosing three bands"):
         pixels.read(encoded, "s2.tif")
+
+
+def test_an_image_alone_is_read_by_the_fewest_bits_that_hold_it():
+    def grey(most, dtype=np.uint16):
+        values = np.linspace(0, most, 64).astype(dtype).reshape(8, 8)
+        return pixels.decode(Image.fromarray(values), 8, 1)
+
+    for most in (255, 1023, 4095, 65535):
+        assert (grey(most).min(), grey(most).max()) == (0, 255)
+    assert grey(3000).max() == 3000 * 255 // 4095
+    assert grey(200, np.int32).max() == 200

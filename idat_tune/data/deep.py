@@ -111,8 +111,8 @@ def range_of(found: Iterable[Extremes]) -> Range | None:
 def eight_bits(image: Image.Image, intensity: Range | None) -> Image.Image:
     """A deep image in 8 bits, mode L or RGB (RGBA where it has transparency): `intensity` is black to white.
 
-    Values beyond are black or white, what is not finite is black. Without a range integers keep the upper 8 of their
-    16 bits, and floats are read as 0..1, or as 0..255 where any is above 1.
+    Values beyond are black or white, what is not finite is black. Without a range, integers are read by the fewest of 8,
+    10, 12, ... bits that hold them all (see `range_of`), and floats as 0..1, or as 0..255 where any is above 1.
     """
     import numpy as np
     from PIL import Image
@@ -142,7 +142,9 @@ def _assumed(image: Image.Image, found: np.ndarray) -> Range:
     import numpy as np
 
     if image.mode != "F":
-        return 0.0, 255 * 256.0  # the upper byte
+        alone = extremes(found)
+        usual = range_of([alone] if alone else [])
+        return (0.0, 255 * 256.0) if usual in (None, (0.0, 65535.0)) else usual  # of 16 bits: the upper byte
     return 0.0, 1.0 if np.nan_to_num(found).max(initial=0) <= 1 else 255.0
 
 
