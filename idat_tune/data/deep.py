@@ -111,8 +111,8 @@ def range_of(found: Iterable[Extremes]) -> Range | None:
 def eight_bits(image: Image.Image, intensity: Range | None) -> Image.Image:
     """A deep image in 8 bits, mode L or RGB (RGBA where it has transparency): `intensity` is black to white.
 
-    Values beyond are black or white, what is not finite is black. Without a range, integers are read by the fewest of 8,
-    10, 12, ... bits that hold them all (see `range_of`), and floats as 0..1, or as 0..255 where any is above 1.
+    Values beyond are black or white, what is not finite is black. Without a range, integers are read by the fewest of
+    8, 10, 12, ... bits that hold them all (see `range_of`), and floats as 0..1, or as 0..255 where any is above 1.
     """
     import numpy as np
     from PIL import Image
