@@ -247,8 +247,9 @@ def _show(result: dict[str, Any]) -> None:
     from idat_tune import screen
 
     paper = console()
-    paper.print()
-    paper.print(screen.comparison(result))
+    if result["winner"] or result["arms"]:
+        paper.print()
+        paper.print(screen.comparison(result))
     paper.print(result["verdict"], markup=False)
     if result["winner"] and result["winner"]["test_accuracy"]:
         paper.print(f"\nthe student   {result['best']}", markup=False)

@@ -40,7 +40,7 @@ def gpus_of_each(there: float, resources: Resources) -> float:
     if gpus > there and not resources.address:  # a cluster may yet grow
         raise BadInput(
             f"--gpus-per-trial cannot be {gpus:g}: this machine has {there:g} GPUs; "
-            "give a part of one for several trials on it, or leave the option away"
+            f"{'give a part of one for several trials on it, or ' * bool(there)}leave the option away"
         )
     if resources.gpu_hours is not None and not gpus:
         raise BadInput("--gpu-hours cannot be counted: trials take no GPU here; use --hours")

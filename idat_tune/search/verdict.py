@@ -161,7 +161,8 @@ class Findings:
             what = (
                 "config got through the confirm stage" if arm_record(self.journal, DEFAULT) else "trial was completed"
             )
-            return f"no {what}; the first reason: {reason}"
+            way_out = "; a lower optim.lr is the usual remedy" if reason.startswith("Diverged") else ""
+            return f"no {what}; the first reason: {reason}{way_out}"
         if DEFAULT not in self.named:
             return "The default was not explored to its end, so there is nothing to compare the winner with."
         return " ".join(filter(None, [self._tuning(), self._teacher()]))
