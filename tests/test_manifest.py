@@ -112,7 +112,7 @@ def test_a_manifest_that_is_no_object_is_named(begun, text):
 
 
 def test_other_images_and_more_trials_than_the_test_was_opened_for_are_refused_before_anything_starts(begun):
-    with pytest.raises(BadInput, match="was begun with another data_hash"):
+    with pytest.raises(BadInput, match="was begun with other images of digits than are there now"):
         check_resumable(begun, "other")
     changed(begun, test_openings=[{"winner": "arm-default"}])
     more = replace(begun, trials=begun.trials + 1)

@@ -156,6 +156,11 @@ def check_same(plan: Plan, content: Mapping[str, Any], wanted: Mapping[str, Any]
     """
     for key, value in json.loads(json.dumps(wanted)).items():
         if content.get(key) != value:
+            if key == "data_hash":
+                raise BadInput(
+                    f"search '{plan.name}' was begun with other images of {plan.task.name} than are there now; import "
+                    "those again, or give this search another --name"
+                )
             raise BadInput(
                 f"search '{plan.name}' was begun with another {key} ({_difference(content.get(key), value)}); "
                 "resume it as it was begun, or give this one another --name"
