@@ -110,8 +110,9 @@ def _imported(source: Source, task: tasks.Task, root: Path | None, report: Repor
     where = store.place(task.name, root)
     labels = [label for split in STORED for label in parquet.labels(where / f"{split}.parquet")]
     counts = class_counts(task, labels)
-    if task.group == "own" and store.folder(root) == store.folder():
-        tasks.register(task)  # this process may have seen what was there before
+    known = tasks.find(task.name)
+    if known is not None and known.group == "own" and store.folder(root) == store.folder():
+        tasks.register(task)  # in the place of what this process has seen there before
     return Imported(task, where, len(labels), report is None, report, counts, source.left_out)
 
 
