@@ -61,6 +61,7 @@ def test_a_worker_without_the_device_says_so_in_a_sentence(tmp_path, monkeypatch
 
 def test_a_device_that_is_not_there_is_refused_before_ray_starts(tmp_path, monkeypatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    monkeypatch.setattr("ray.is_initialized", lambda: False)  # whatever tests before this one have left
     plan = Plan.checked(**SETTINGS, fixed={"device": "cuda"}, out=tmp_path)
     with pytest.raises(BadInput, match="device 'cuda' is not on this machine"):
         next(drive([plan], Resources(), lambda plan: Listener()))
