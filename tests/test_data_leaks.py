@@ -4,22 +4,13 @@ import shutil
 
 import pytest
 import vtab
+from birds import classes_of, home  # noqa: F401
 from conftest import command
 from PIL import Image
-from test_data_own import classes_of
 
 from idat_tune import data, tasks
 from idat_tune.data import checks
 from idat_tune.errors import BadInput
-
-
-@pytest.fixture(autouse=True)
-def home(tmp_path, monkeypatch):
-    """A store of this test's own; tasks that it makes known are forgotten after it."""
-    monkeypatch.setattr(tasks, "TASKS", dict(tasks.TASKS))
-    monkeypatch.setattr(tasks, "_BY_KEY", dict(tasks._BY_KEY))
-    monkeypatch.setenv("IDAT_TUNE_DATA", str(tmp_path / "store"))
-    return tmp_path / "store"
 
 
 @pytest.fixture

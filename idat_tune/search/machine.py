@@ -65,7 +65,7 @@ def ray_folder() -> Path:
     """
     name, base = temporary()
     base = base.absolute()
-    way_out = "set RAY_TMPDIR to a short path that can be written, such as /tmp/ray-of-mine"
+    way_out = "set RAY_TMPDIR to a short path that can be written, such as /tmp/myray"
     said = f"{name or 'the temporary folder'} {base}"
     for folder in (base / "ray", base / f"ray-{os.getuid()}"):
         spare = LONGEST_SOCKET - len(os.fsencode(folder)) - SOCKET_BELOW
