@@ -201,15 +201,17 @@ def matrix_rate(device: torch.device) -> float:
     return 2 * size**3 / min(timed(lambda: a @ b, device) for _ in range(5)) / 1e12
 
 
-def climbed(names: list[str], config: RunConfig, device: torch.device) -> dict[str, Measured]:
-    """All rungs, timed in turn so that what else the machine does falls on all of them."""
+def climbed(
+    names: list[str], config: RunConfig, device: torch.device, ways: dict[str, Any] | None = None
+) -> dict[str, Measured]:
+    """All rungs, timed in turn so that what else the machine does falls on all of them; they are left in `ways`."""
     *_, count, steps, rounds = PAIRS[device.type]
     random = np.random.default_rng(0)
     images = Images(random.integers(0, 256, (count, 3, 224, 224), np.uint8), random.integers(0, config.classes, count))
     batch = config.batch_size
     generator = torch.Generator().manual_seed(0)
     order = torch.stack([torch.randperm(count, generator=generator)[:batch] for _ in range(COMPARED)])
-    ways, found = {}, {}
+    ways, found = {} if ways is None else ways, {}
     for name in names:
         ways[name], found[name] = first_look(name, config, images, order, device)
     a_round = order[:steps]
@@ -219,24 +221,50 @@ def climbed(names: list[str], config: RunConfig, device: torch.device) -> dict[s
     return found
 
 
-def table(found: dict[str, Measured], device: torch.device) -> None:
-    """Print what was measured, as Markdown."""
-    cuda = device.type == "cuda"
-    rate = matrix_rate(device)
-    base = statistics.median(found["R0"].seconds) if "R0" in found else float("nan")
-    print(f"Matrix rate {rate:.2f} TFLOP/s (bf16).\n")
-    columns = ["ms per step", "R0 / it", *(["MFU"] if cuda else []), "launches" if cuda else "operations", "syncs"]
-    columns += [*(["peak allocated, reserved GB"] if cuda else []), "ready after s", "loss: largest difference"]
-    print(f"| | | {' | '.join(columns)} |")
-    print("|---|---|" + "---:|" * len(columns))
+def rows(found: dict[str, Measured], rate: float) -> list[dict[str, Any]]:
+    """What was measured, a row per rung; `rate` is the device's in TFLOP/s."""
+    base = found.get("R0")
+    made = []
     for name, it in found.items():
         step = statistics.median(it.seconds)
-        difference = max(abs(a - b) for a, b in zip(it.losses, found["R0"].losses, strict=True)) if "R0" in found else 0
-        cells = [f"{1e3 * step:.1f}", f"{base / step:.2f}", *([f"{STEP_TFLOP / step / rate:.0%}"] if cuda else [])]
-        cells += [f"{it.operations:,}", f"{it.syncs}", *([f"{it.allocated:.2f}, {it.reserved:.2f}"] if cuda else [])]
-        cells += [f"{it.ready:.1f}", f"{difference:.4f}"]
-        print(f"| {name} | {LABELS[name]} | {' | '.join(cells)} |")
-    print(flush=True)
+        row = {
+            "rung": name,
+            "what": LABELS[name],
+            "ms": 1e3 * step,
+            "ratio": statistics.median(base.seconds) / step if base else None,
+            "mfu": STEP_TFLOP / step / rate,
+            "operations": it.operations,
+            "syncs": it.syncs,
+            "allocated_gb": it.allocated,
+            "reserved_gb": it.reserved,
+            "ready_s": it.ready,
+            "losses": it.losses,
+            "difference": max(abs(a - b) for a, b in zip(it.losses, base.losses, strict=True)) if base else None,
+        }
+        made.append(row)
+    return made
+
+
+def table(made: list[dict[str, Any]], cuda: bool) -> str:
+    """Rows as Markdown."""
+    columns = ["ms per step", "R0 / it", *(["MFU"] if cuda else []), "launches" if cuda else "operations", "syncs"]
+    columns += [*(["peak allocated, reserved GB"] if cuda else []), "ready after s", "loss: largest difference"]
+    lines = [f"| | | {' | '.join(columns)} |", "|---|---|" + "---:|" * len(columns)]
+    for row in made:
+        cells = [f"{row['ms']:.1f}", f"{row['ratio'] or float('nan'):.2f}", *([f"{row['mfu']:.0%}"] if cuda else [])]
+        cells += [f"{row['operations']:,}", str(row["syncs"])]
+        cells += [f"{row['allocated_gb']:.2f}, {row['reserved_gb']:.2f}"] if cuda else []
+        cells += [f"{row['ready_s']:.1f}", f"{row['difference'] or 0:.4f}"]
+        lines.append(f"| {row['rung']} | {row['what']} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def config_for(device: torch.device, precision: str = "bf16") -> RunConfig:
+    """The run that every rung trains."""
+    student, teacher, batch, *_ = PAIRS[device.type]
+    return RunConfig.for_task(
+        "cifar", {"student": student, "teacher": teacher, "batch_size": batch, "precision": precision}
+    ).updated({"device": device.type, "optim.lr": 1e-3, "model.drop_path": 0.0})
 
 
 def main() -> None:
@@ -250,16 +278,15 @@ def main() -> None:
     given = arguments.parse_args()
     device = torch.device(given.device)
     torch.set_num_threads(1 if device.type == "cpu" else torch.get_num_threads())
-    student, teacher, batch, *_ = PAIRS[device.type]
-    config = RunConfig.for_task(
-        "cifar", {"student": student, "teacher": teacher, "batch_size": batch, "precision": given.precision}
-    ).updated({"device": device.type, "optim.lr": 1e-3, "model.drop_path": 0.0})
+    config = config_for(device, given.precision)
     machine = torch.cuda.get_device_name() if device.type == "cuda" else f"{os.cpu_count()} cores, no GPU"
     date = datetime.datetime.now(datetime.UTC).date()
     print(f"{date}, {machine}, torch {torch.__version__}, Python {platform.python_version()}\n")
-    print(f"## {student} with teacher {teacher}, batch {batch}, 224 px, {given.precision}\n")
+    print(f"## {config.student} with teacher {config.teacher}, batch {config.batch_size}, 224 px, {given.precision}\n")
     names = [name for name in given.rungs.split(",") if device.type == "cuda" or name not in NEEDS_CUDA]
-    table(climbed(names, config, device), device)
+    rate = matrix_rate(device)
+    print(f"Matrix rate {rate:.2f} TFLOP/s (bf16).\n")
+    print(table(rows(climbed(names, config, device), rate), device.type == "cuda"), "\n", flush=True)
     trials.report(config, device)
 
 
