@@ -23,6 +23,7 @@ import torch
 from PIL import Image
 
 from benchmarks import ladder, trials
+from idat_tune.config import RunConfig
 from idat_tune.data import Images
 from idat_tune.engine.resident import Resident
 from idat_tune.run import run_on
@@ -64,15 +65,16 @@ def smi(fields: str) -> str:
 
 def tests(device: torch.device) -> Found:
     """The tests that need CUDA."""
-    several = ["-n", "6"] if find_spec("xdist") else []
+    several = ["-n", "12"] if find_spec("xdist") else []
     files = sorted(path for path in Path("tests").glob("test_*.py") if "mark.gpu" in path.read_text())
     command = [sys.executable, "-m", "pytest", "-q", "-m", "gpu", "-p", "no:cacheprovider", *several, *map(str, files)]
     began = time.perf_counter()
-    done = subprocess.run([*command, "-rfE", "--tb=short"], capture_output=True, text=True)
-    print(done.stdout[-60_000:], done.stderr[-5000:], flush=True)
-    *_, last = done.stdout.strip().splitlines() or [""]
+    command += ["-rfE", "--tb=short", "--show-capture=no", "-W", "ignore"]
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "COLUMNS": "400"})
+    print(done.stdout[-60_000:], flush=True)
+    summary = [line for line in done.stdout.splitlines() if re.search(r"\d+ (passed|failed)", line)]
     failed = [line for line in done.stdout.splitlines() if line.startswith(("FAILED", "ERROR"))]
-    return {"summary": last, "failed": failed, "seconds": time.perf_counter() - began}
+    return {"summary": summary[-1:], "failed": failed, "seconds": time.perf_counter() - began}
 
 
 def steps(device: torch.device, names: list[str]) -> Found:
@@ -83,7 +85,7 @@ def steps(device: torch.device, names: list[str]) -> Found:
     made = ladder.rows(found, ladder.matrix_rate(device))
     print(ladder.table(made, device.type == "cuda"), flush=True)
     order = torch.randint(ladder.PAIRS[device.type][3], (5, config.batch_size))
-    shown = {name: kernels(ways[name], order, device) for name in names if name in ("L3", "L4", "L5")}
+    shown = {name: kernels(ways[name], order, device) for name in names if name in ("L4", "L5", "L8")}
     return {"rungs": made, "kernels": shown}
 
 
@@ -118,33 +120,6 @@ def whole(device: torch.device) -> Found:
     return found | trials.whole(config, device)
 
 
-def repeats(device: torch.device) -> Found:
-    """Whether 20 steps of the pair have the same bytes twice, by way of asking for that, and what it costs."""
-    os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"  # without which the strictest way is refused
-    config = ladder.config_for(device)
-    images = noise(200, config.classes)
-    found = {}
-    for name, (cudnn, all_operations) in {
-        "as it is": (False, False),
-        "cudnn": (True, False),
-        "all": (True, True),
-    }.items():
-        torch.backends.cudnn.deterministic = cudnn
-        torch.use_deterministic_algorithms(all_operations)
-        torch.utils.deterministic.fill_uninitialized_memory = False
-        resident, rows = Resident(images, device), torch.arange(200)
-        states, seconds = [], []
-        for kind in ("sequential", "sequential", "convpass", "convpass"):
-            asked = config.updated({"adapter.kind": kind, "epochs": 4, "optim.warmup_epochs": 0})
-            training = run_on(resident, asked, rows[:160], rows[160:])
-            seconds.append([epoch.seconds for epoch in training][-1])
-            states.append([value.numpy().tobytes() for value in training.student.trained_state().values()])
-        found[name] = {"equal": [states[0] == states[1], states[2] == states[3]], "epoch_s": seconds}
-        print(name, found[name], flush=True)
-    torch.use_deterministic_algorithms(False)
-    return found
-
-
 def noise(count: int, classes: int) -> Images:
     """Random images of 224 pixels."""
     random = np.random.default_rng(0)
@@ -152,26 +127,28 @@ def noise(count: int, classes: int) -> Images:
 
 
 def memory(device: torch.device, count: int = 200) -> Found:
-    """What one worker holds after every trial of many, of twelve shapes."""
-    rows, held = torch.arange(600), []
-    config = ladder.config_for(device).updated({"epochs": 1, "optim.warmup_epochs": 0})
-    teachers = (config.teacher, "none")
-    resident = Resident(noise(600, config.classes), device)
+    """What one worker holds after every trial of many on the embedded pair, of twelve shapes."""
+    random = np.random.default_rng(0)
+    images = Images(random.integers(0, 256, (400, 1, 32, 32), np.uint8), random.integers(0, 10, 400))
+    rows, held = torch.arange(400), []
+    config = RunConfig.for_task("digits", {"device": device.type, "epochs": 2, "optim.warmup_epochs": 0})
+    resident = Resident(images, device)
     began = time.perf_counter()
-    for number in range(count if device.type == "cuda" else 6):
+    for number in range(count):
         kind = ("sequential", "parallel", "lora")[number % 3]
         changes = {"adapter.kind": kind, "adapter.hidden_dim": (4, 12)[number // 3 % 2], "seed": number}
-        asked = config.updated({**changes, "teacher": teachers[number // 6 % 2]})
-        for _ in run_on(resident, asked, rows[:64], rows[560:]):
+        asked = config.updated({**changes, "teacher": (config.teacher, "none")[number // 6 % 2]})
+        for _ in run_on(resident, asked, rows[:320], rows[320:]):
             pass
         held.append(torch.cuda.memory_reserved() / 1e9 if device.type == "cuda" else 0.0)
-    return {"reserved_gb": [round(gb, 3) for gb in held], "seconds": time.perf_counter() - began}
+    grown = held[-1] - held[min(23, count - 1)]
+    return {"grown_gb": grown, "reserved_gb": held[:: count // 10], "seconds": time.perf_counter() - began}
 
 
 def one_of_several(device: torch.device, begin: float, seconds: float) -> Found:
     """Steps per second of a worker beside others, which begin at the same time."""
     config = ladder.config_for(device)
-    way = ladder.rung("L4" if device.type == "cuda" else "L3", config, noise(256, config.classes), device)
+    way = ladder.rung("L5" if device.type == "cuda" else "L3", config, noise(256, config.classes), device)
     order = torch.randint(256, (4, config.batch_size))
     way.run(order)
     time.sleep(max(0.0, begin - time.time()))
@@ -225,7 +202,7 @@ def search(device: torch.device) -> Found:
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder)
         patterns(home / "pictures", *(() if cuda else (120, 2)))
-        space = SPACE.replace("EPOCHS", "10" if cuda else "2")
+        space = SPACE.replace("EPOCHS", "6" if cuda else "2")
         if not cuda:
             space = space.replace("vit_base", "test_vit").replace("vit_small", "test_vit")
         (home / "space.yaml").write_text(space)
@@ -277,14 +254,13 @@ def used(log: Path) -> Found:
     return {"busy_percent": statistics.fmean(busy or [0]), "busy_over_time": tenths, "peak_gb": max(taken or [0]) / 1e3}
 
 
+RUNGS = os.environ.get("RUNGS", ",".join(ladder.LABELS)).split(",")
 PARTS: dict[str, tuple[Callable[[torch.device], Found], int]] = {  # with the seconds that each may take
     "machine": (machine, 60),
-    "tests": (tests, 170),
-    "steps": (lambda device: steps(device, [name for name in ladder.LABELS if name not in ("L5", "L6")]), 150),
+    "tests": (tests, 130),
+    "steps": (lambda device: steps(device, RUNGS), 220),
     "search": (search, 150),
-    "whole": (whole, 130),
-    "compiled": (lambda device: steps(device, ["R0", "L4", "L5", "L6"]), 150),
-    "repeats": (repeats, 60),
+    "whole": (whole, 110),
     "memory": (memory, 60),
     "several": (several, 80),
 }

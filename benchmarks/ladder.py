@@ -6,7 +6,8 @@ import os
 import platform
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 from unittest.mock import patch
@@ -39,13 +40,17 @@ LABELS = {
     "L2": "+ frozen weights in bf16, flat fused AdamW, attention by device",
     "L3": "+ prefix cache, last block for the class token only",
     "L4": "+ the step as one CUDA graph",
-    "L5": "+ compiled blocks",
-    "L6": "+ teacher and student on two streams",
-    "S2": "L3, on CUDA L4, for 2 trials as one; per trial",
+    "L5": "+ attention that joins no gradients",
+    "L6": "L5 with kernels whose bytes may differ from run to run",
+    "L7": "L5 with teacher and student on two streams",
+    "L8": "L5 with compiled blocks",
+    "L9": "L8 on two streams",
+    "S2": "L3, on CUDA L5, for 2 trials as one; per trial",
     "S4": "the same for 4 trials",
     "S8": "the same for 8 trials",
 }
-NEEDS_CUDA = ("L4", "L5", "L6", "S8")
+NEEDS_CUDA = ("L4", "L5", "L6", "L7", "L8", "L9", "S8")
+ATTENTION = "devices.keep_side_by_side"
 NO_WORK = ("detach", "empty", "_unsafe_view", "profiler", "_local_scalar_dense")  # operations that launch nothing
 
 
@@ -63,18 +68,28 @@ class Lean:
     def __init__(
         self, config: RunConfig, images: Images, device: torch.device, recorded: bool, runs: int = 1, **ways: Any
     ):
+        self.left_out = ways.pop("left_out", ())  # names in `stage` and `devices` that do nothing instead
         resident = (Uncut if ways.pop("uncut", False) else Resident)(images, device, staged=True, **ways)
         self.lr, self.weight, self.recorded, self.runs = config.optim.lr, config.distill.weight, recorded, runs
         configs = [config.updated({"seed": config.seed + run}) for run in range(runs)]
-        self.engines = [Staged(of_one, resident, config.classes) for of_one in configs]
+        with self._without():
+            self.engines = [Staged(of_one, resident, config.classes) for of_one in configs]
         self.device = device
+
+    @contextmanager
+    def _without(self) -> Iterator[None]:
+        with ExitStack() as patches:
+            for name in self.left_out:
+                patches.enter_context(patch(f"idat_tune.engine.{name}", lambda *_: nullcontext()))
+            yield
 
     def run(self, order: Tensor) -> Tensor:
         """Summed losses (4,) of steps on rows (steps, B); of the first trial, if there are several."""
         epochs = [Epoch(order.to(self.device), self.lr, self.weight)] * self.runs
         if self.recorded:
-            return Staged.train_together(self.engines, epochs)[0]
-        with patch.object(Recorder, "recorded", lambda _, function, undone: function):
+            with self._without():
+                return Staged.train_together(self.engines, epochs)[0]
+        with self._without(), patch.object(Recorder, "recorded", lambda _, function, undone: function):
             return Staged.train_together(self.engines, epochs)[0]
 
     def losses(self, order: Tensor) -> list[float]:
@@ -107,11 +122,14 @@ def rung(name: str, config: RunConfig, images: Images, device: torch.device) -> 
     if name in ("L0", "L1"):
         return Stepwise(Eager(config, config.classes, images, device, resident=name == "L1"))
     ways: dict[str, dict[str, Any]] = {
-        "L2": {"recorded": False, "uncut": True},
-        "L3": {"recorded": False},
-        "L4": {"recorded": True},
-        "L5": {"recorded": True, "compiled": True},
-        "L6": {"recorded": True, "compiled": True, "two_streams": True},
+        "L2": {"recorded": False, "uncut": True, "left_out": [ATTENTION]},
+        "L3": {"recorded": False, "left_out": [ATTENTION]},
+        "L4": {"recorded": True, "left_out": [ATTENTION]},
+        "L5": {"recorded": True},
+        "L6": {"recorded": True, "left_out": ["stage.repeating"]},
+        "L7": {"recorded": True, "two_streams": True},
+        "L8": {"recorded": True, "compiled": True},
+        "L9": {"recorded": True, "compiled": True, "two_streams": True},
         **{f"S{runs}": {"recorded": device.type == "cuda", "runs": runs} for runs in (2, 4, 8)},
     }
     return Lean(config, images, device, **ways[name])

@@ -42,7 +42,7 @@ def report(config: RunConfig, device: torch.device) -> None:
         found = whole(config, device)
         ours, theirs = found["trial_s"], found["released_s"]
         print(f"| whole trial: 100 epochs of 1,000 + 100 x 200 val + {TEST:,} test, s | {ours:.1f} |")
-        print(f"| the released protocol, 110 epochs extrapolated from 2, s | {theirs:.0f} ({theirs / ours:.0f}x) |")
+        print(f"| the released protocol, 110 epochs extrapolated from 1, s | {theirs:.0f} ({theirs / ours:.0f}x) |")
     print()
 
 
@@ -157,7 +157,7 @@ def set_ups(config: RunConfig, device: torch.device) -> list[tuple[str, float, f
 
 
 def whole(config: RunConfig, device: torch.device) -> dict[str, float]:
-    """Seconds of a trial of 100 epochs with one test at the end, and of the released protocol, from 2 of its epochs."""
+    """Seconds of a trial of 100 epochs with one test at the end, and of the released protocol, from 1 of its epochs."""
     random = np.random.default_rng(0)
     images = Images(random.integers(0, 256, (1000, 3, 224, 224), np.uint8), random.integers(0, config.classes, 1000))
     rows = torch.arange(1000)
@@ -170,13 +170,13 @@ def whole(config: RunConfig, device: torch.device) -> dict[str, float]:
     )
     ours = time.perf_counter() - began
     loop = Released(config, config.classes, images, device)
+    loop.step(torch.arange(config.batch_size))
     began = time.perf_counter()
-    for _ in range(2):
-        for index in torch.randperm(1000).split(config.batch_size)[:31]:
-            loop.step(index)
-        decoded(1000 + TEST)
-        testing(loop, TEST)
-    return {"trial_s": ours, "released_s": (time.perf_counter() - began) / 2 * 110}
+    for index in torch.randperm(1000).split(config.batch_size)[:31]:
+        loop.step(index)
+    decoded(1000 + TEST)
+    testing(loop, TEST)
+    return {"trial_s": ours, "released_s": (time.perf_counter() - began) * 110}
 
 
 def testing(loop: Released, count: int) -> None:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from idat_tune.config import RunConfig
 from idat_tune.distill import Bridge, distillation
-from idat_tune.engine.devices import autocast, bf16, choose_attention, default_generator
+from idat_tune.engine.devices import autocast, bf16, choose_attention, default_generator, repeating
 from idat_tune.engine.optimizer import FlatAdamW
 from idat_tune.engine.resident import Resident
 from idat_tune.engine.split import Parts
@@ -63,7 +63,7 @@ class Eager:
             model.train()
         self.optimizer.lr_R.fill_(lr)
         totals = torch.zeros(LOSSES, device=self.resident.device)
-        with self._own_randomness():
+        with self._own_randomness(), repeating(self.resident.device):
             for index in order:
                 totals += self._step(index, weight)
         return totals

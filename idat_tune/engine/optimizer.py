@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from timm.optim import param_groups_weight_decay
 from timm.scheduler import create_scheduler_v2
 from torch import Tensor, nn
@@ -15,6 +16,9 @@ from idat_tune.config import COOLDOWN_EPOCHS, OptimConfig, RunConfig
 from idat_tune.model import AdaptedModel
 
 FUSED = ("cpu", "cuda", "mps")  # devices that have AdamW as one kernel
+# Numbers to whose multiples the room of each parameter is rounded up. CUDA's kernels read 16 bytes at a time where they
+# may, and compiled ones take it for granted of all equal blocks if it holds for the first.
+UNIT = {"cuda": 64}
 
 
 class Learnt(NamedTuple):
@@ -29,6 +33,8 @@ class FlatAdamW:
 
     The modules' parameters become views of it (of a copy, where they compute in another precision), so that a step is
     a handful of operations instead of a dozen per parameter. `groups` says which parameters get which decay.
+
+    Between parameters there may be room, whose numbers are zero and stay so.
 
     The buffer has a row for each of `runs` runs, which have a learning rate and a decay of their own. With more than
     one, parameters get them as a first dimension, and the modules must know what to do with that.
@@ -49,8 +55,11 @@ class FlatAdamW:
         self.groups = decay_groups(config, modules)
         self._parameters = [parameter for group in self.groups for parameter in group["params"]]
         self._shapes = [parameter.shape for parameter in self._parameters]
-        undecayed = sum(parameter.numel() for parameter in self.groups[0]["params"])
-        one_P = torch.cat([parameter.detach().float().reshape(-1) for parameter in self._parameters])
+        unit = UNIT.get(self._parameters[0].device.type, 1)
+        self._gaps = [-shape.numel() % unit for shape in self._shapes]
+        undecayed = sum(self._rooms()[: len(self.groups[0]["params"])])
+        with_gaps = zip(self._parameters, self._gaps, strict=True)
+        one_P = torch.cat([F.pad(p.detach().float().flatten(), (0, gap)) for p, gap in with_gaps])
         self._learnt_3RP = one_P.new_zeros(3, runs, len(one_P))
         self.flat_RP = self._learnt_3RP[0].copy_(one_P)
         self._decayed_RP = self.flat_RP[:, undecayed:]
@@ -68,6 +77,7 @@ class FlatAdamW:
             row_P.grad = gradient_P
         self._gradient_RP = gradient_RP
         self._found_RP = gradient_RP if dtype is torch.float32 else torch.zeros_like(self._working_RP)
+        self._nothing_RU = self._found_RP.new_zeros(runs, unit)
 
     def _make_adamw(self, capturable: bool) -> torch.optim.AdamW:
         """A group for every run, as the fused kernel takes a single learning rate; its state lies in our rows."""
@@ -87,7 +97,7 @@ class FlatAdamW:
     def step(self, loss: Tensor) -> None:
         """One update down the gradient of a scalar; what it does not depend on has gradient 0."""
         found = torch.autograd.grad(loss, self._parameters, materialize_grads=True)
-        torch.cat([gradient.reshape(len(self._rows), -1) for gradient in found], dim=1, out=self._found_RP)
+        torch.cat(self._side_by_side(found), dim=1, out=self._found_RP)
         if self._gradient_RP is not self._found_RP:
             self._gradient_RP.copy_(self._found_RP)
         # Not times (1 - lr * decay), which fp32 rounds to a multiple of 6e-8.
@@ -131,8 +141,22 @@ class FlatAdamW:
         if self._working_RP is not self.flat_RP:
             self._working_RP.copy_(self.flat_RP)
 
+    def _rooms(self) -> list[int]:
+        return [shape.numel() + gap for shape, gap in zip(self._shapes, self._gaps, strict=True)]
+
+    def _side_by_side(self, gradients: Sequence[Tensor]) -> list[Tensor]:
+        """Each gradient as (R, numbers), and behind it its gap."""
+        pieces = []
+        for gradient, gap in zip(gradients, self._gaps, strict=True):
+            pieces.append(gradient.reshape(len(self._rows), -1))
+            if gap:
+                pieces.append(self._nothing_RU[:, :gap])
+        return pieces
+
     def _pieces(self, flat: Tensor) -> Sequence[Tensor]:
-        return flat.split([shape.numel() for shape in self._shapes], dim=-1)
+        """Each parameter's numbers in something flat."""
+        rooms = flat.split(self._rooms(), dim=-1)
+        return [room.narrow(-1, 0, shape.numel()) for room, shape in zip(rooms, self._shapes, strict=True)]
 
 
 def decay_groups(config: OptimConfig, modules: Sequence[nn.Module]) -> list[dict[str, Any]]:

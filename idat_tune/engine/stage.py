@@ -18,7 +18,7 @@ from idat_tune.config import RunConfig
 from idat_tune.distill import distillation
 from idat_tune.engine import padding
 from idat_tune.engine.compiling import compile_blocks, leave_uncompiled
-from idat_tune.engine.devices import broken, choose_attention
+from idat_tune.engine.devices import broken, choose_attention, repeating
 from idat_tune.engine.eager import EVAL_BATCH, LOSSES, joint, rows_of
 from idat_tune.engine.optimizer import FlatAdamW, Learnt
 from idat_tune.engine.resident import Resident
@@ -132,7 +132,8 @@ class Stage:
         """An epoch of every run, as `Eager.train`: summed losses (R, 4). Where it fails, nothing was learnt."""
         drawn = [standing.generator.get_state() for standing in runs]
         try:
-            self._train(runs, epochs)
+            with repeating(self.resident.device):
+                self._train(runs, epochs)
         except BaseException:
             for standing, state in zip(runs, drawn, strict=True):
                 standing.generator.set_state(state)
@@ -159,7 +160,8 @@ class Stage:
     def validate(self, runs: Sequence[Standing], rows_RN: Sequence[Tensor]) -> Tensor:
         """As `Eager.validate`, of every run on as many images of its own: (R, models, 2)."""
         self._set_mode(training=False)
-        evaluate = self._recorded("evaluated")
+        with repeating(self.resident.device):
+            evaluate = self._recorded("evaluated")
         for run, standing in enumerate(runs):
             self._load(run, standing)
         self._tallies_RM2.zero_()
