@@ -34,7 +34,6 @@ TOP = 16  # kernels of a profile that are named
 GROUPS = {  # of kernels, by what their names hold; the first that fits
     "attention": r"flash|fmha|attention|sdpa",
     "products": r"gemm|cutlass|xmma|nvjet|cublas|splitk|dot_kernel",
-    "compiled": r"triton",
     "norm": r"layer_norm|LayerNorm",
     "optimizer": r"adam|multi_tensor",
     "copies": r"Memcpy|Memset|copy|Cat|index",
@@ -65,7 +64,7 @@ def smi(fields: str) -> str:
 
 def tests(device: torch.device) -> Found:
     """The tests that need CUDA."""
-    several = ["-n", "12"] if find_spec("xdist") else []
+    several = ["-n", "4"] if find_spec("xdist") else []
     files = sorted(path for path in Path("tests").glob("test_*.py") if "mark.gpu" in path.read_text())
     command = [sys.executable, "-m", "pytest", "-q", "-m", "gpu", "-p", "no:cacheprovider", *several, *map(str, files)]
     began = time.perf_counter()
@@ -85,7 +84,7 @@ def steps(device: torch.device, names: list[str]) -> Found:
     made = ladder.rows(found, ladder.matrix_rate(device))
     print(ladder.table(made, device.type == "cuda"), flush=True)
     order = torch.randint(ladder.PAIRS[device.type][3], (5, config.batch_size))
-    shown = {name: kernels(ways[name], order, device) for name in names if name in ("L4", "L5", "L8")}
+    shown = {name: kernels(ways[name], order, device) for name in names if name in ("L4", "L6", "L7")}
     return {"rungs": made, "kernels": shown}
 
 
@@ -148,7 +147,7 @@ def memory(device: torch.device, count: int = 200) -> Found:
 def one_of_several(device: torch.device, begin: float, seconds: float) -> Found:
     """Steps per second of a worker beside others, which begin at the same time."""
     config = ladder.config_for(device)
-    way = ladder.rung("L5" if device.type == "cuda" else "L3", config, noise(256, config.classes), device)
+    way = ladder.rung("L6" if device.type == "cuda" else "L3", config, noise(256, config.classes), device)
     order = torch.randint(256, (4, config.batch_size))
     way.run(order)
     time.sleep(max(0.0, begin - time.time()))
@@ -163,7 +162,7 @@ def several(device: torch.device, counts: tuple[int, ...] = (1, 2, 4)) -> Found:
     """Steps per second of all workers of one GPU together."""
     found = {}
     for count in counts:
-        begin = time.time() + (14 if device.type == "cuda" else 20)
+        begin = time.time() + (25 if device.type == "cuda" else 20)
         command = [sys.executable, "-m", "benchmarks.gpu", "--device", device.type, "--worker", f"{begin},5"]
         each = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(count)]
         said = [json.loads(one.communicate()[0].splitlines()[-1]) for one in each]
@@ -257,12 +256,12 @@ def used(log: Path) -> Found:
 RUNGS = os.environ.get("RUNGS", ",".join(ladder.LABELS)).split(",")
 PARTS: dict[str, tuple[Callable[[torch.device], Found], int]] = {  # with the seconds that each may take
     "machine": (machine, 60),
-    "tests": (tests, 130),
+    "tests": (tests, 180),
     "steps": (lambda device: steps(device, RUNGS), 220),
     "search": (search, 150),
     "whole": (whole, 110),
     "memory": (memory, 60),
-    "several": (several, 80),
+    "several": (several, 110),
 }
 
 

@@ -41,15 +41,13 @@ LABELS = {
     "L3": "+ prefix cache, last block for the class token only",
     "L4": "+ the step as one CUDA graph",
     "L5": "+ attention that joins no gradients",
-    "L6": "L5 with kernels whose bytes may differ from run to run",
-    "L7": "L5 with teacher and student on two streams",
-    "L8": "L5 with compiled blocks",
-    "L9": "L8 on two streams",
-    "S2": "L3, on CUDA L5, for 2 trials as one; per trial",
+    "L6": "+ teacher and student on two streams",
+    "L7": "L6 with kernels whose bytes may differ from run to run",
+    "S2": "L3, on CUDA L6, for 2 trials as one; per trial",
     "S4": "the same for 4 trials",
     "S8": "the same for 8 trials",
 }
-NEEDS_CUDA = ("L4", "L5", "L6", "L7", "L8", "L9", "S8")
+NEEDS_CUDA = ("L4", "L5", "L6", "L7", "S8")
 ATTENTION = "devices.keep_side_by_side"
 NO_WORK = ("detach", "empty", "_unsafe_view", "profiler", "_local_scalar_dense")  # operations that launch nothing
 
@@ -122,14 +120,12 @@ def rung(name: str, config: RunConfig, images: Images, device: torch.device) -> 
     if name in ("L0", "L1"):
         return Stepwise(Eager(config, config.classes, images, device, resident=name == "L1"))
     ways: dict[str, dict[str, Any]] = {
-        "L2": {"recorded": False, "uncut": True, "left_out": [ATTENTION]},
-        "L3": {"recorded": False, "left_out": [ATTENTION]},
-        "L4": {"recorded": True, "left_out": [ATTENTION]},
-        "L5": {"recorded": True},
-        "L6": {"recorded": True, "left_out": ["stage.repeating"]},
-        "L7": {"recorded": True, "two_streams": True},
-        "L8": {"recorded": True, "compiled": True},
-        "L9": {"recorded": True, "compiled": True, "two_streams": True},
+        "L2": {"recorded": False, "two_streams": False, "uncut": True, "left_out": [ATTENTION]},
+        "L3": {"recorded": False, "two_streams": False, "left_out": [ATTENTION]},
+        "L4": {"recorded": True, "two_streams": False, "left_out": [ATTENTION]},
+        "L5": {"recorded": True, "two_streams": False},
+        "L6": {"recorded": True},
+        "L7": {"recorded": True, "left_out": ["stage.repeating"]},
         **{f"S{runs}": {"recorded": device.type == "cuda", "runs": runs} for runs in (2, 4, 8)},
     }
     return Lean(config, images, device, **ways[name])
@@ -139,7 +135,7 @@ def rung(name: str, config: RunConfig, images: Images, device: torch.device) -> 
 class Measured:
     """What a rung showed."""
 
-    ready: float  # wall seconds until the first step was done: building, caching, compiling, recording
+    ready: float  # wall seconds until the first step was done: building, caching, recording
     losses: list[float]
     operations: int  # of a step of one trial
     syncs: int

@@ -37,7 +37,6 @@ def examine(out: Path) -> Iterator[Finding]:
     yield _machine()
     yield _cluster()
     yield _cuda()
-    yield _compiler()
     yield _tracking(out)
     yield _embedded()
     yield from _vtab()
@@ -96,15 +95,6 @@ def _cuda() -> Finding:
         return Finding("CUDA", True, names)
     remedy = "none needed for the embedded tasks; for VTAB tasks use a machine with an NVIDIA GPU and its driver"
     return Finding("CUDA", False, "no GPU; runs go to the CPU", remedy, needed=False)
-
-
-def _compiler() -> Finding:
-    # In Triton's order, which has one compiled for every GPU that blocks are compiled for.
-    asked = os.environ.get("CC")
-    found = shutil.which(asked) if asked else shutil.which("gcc") or shutil.which("clang")
-    remedy = "none needed; with gcc, or CC naming another, long searches on a GPU compile their blocks: about 1.2x"
-    what = found or f"{asked or 'gcc or clang'} not found"
-    return Finding("C compiler", found is not None, what, remedy, needed=False)
 
 
 def _tracking(out: Path) -> Finding:

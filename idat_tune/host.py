@@ -25,12 +25,12 @@ class Guest:
 class Host:
     """The work of a Ray actor; its seats are what Tune takes for trials. See `Rounds` for what it computes."""
 
-    def __init__(self, images: Sequence[Any], trials: int):
+    def __init__(self, images: Sequence[Any]):
         """As `Rounds`, whose work is done in a thread of its own; `images` is the reference to them, by itself."""
         from idat_tune.rounds import Rounds  # with torch and all
 
         (reference,) = images  # in a list: Ray warns of references among what an actor starts from
-        self.rounds = Rounds(ray.get(reference), trials)
+        self.rounds = Rounds(ray.get(reference))
         self.guests: dict[str, Guest] = {}
         self.changed = threading.Condition()
         threading.Thread(target=self._work, daemon=True).start()

@@ -23,9 +23,9 @@ class Rounds:
     alone has failed.
     """
 
-    def __init__(self, images: Mapping[str, Images], trials: int):
+    def __init__(self, images: Mapping[str, Images]):
         """As `Worker`."""
-        self.worker = Worker(images, trials, staged=True)
+        self.worker = Worker(images, staged=True)
         self._runs: dict[str, Run] = {}
         self._room: dict[Hashable, int] = {}  # the most runs that found room, by `stacks_with`
 

@@ -15,7 +15,6 @@ from safetensors.torch import load, save
 from idat_tune import data, weights
 from idat_tune.config import RunConfig
 from idat_tune.data import Images
-from idat_tune.engine.compiling import pays
 from idat_tune.engine.devices import bf16, broken, choose_device
 from idat_tune.engine.memory import watched
 from idat_tune.engine.resident import Resident
@@ -61,11 +60,10 @@ def twice(work: Callable[[], Any]) -> Any:
 class Worker:
     """What a process keeps from trial to trial: images, frozen backbones, and all that comes from the two."""
 
-    def __init__(self, images: Mapping[str, Images], trials: int, staged: bool | None = None):
-        """Take the splits that trials may see, and what `Resident` is told: how many trials to expect, and `staged`."""
+    def __init__(self, images: Mapping[str, Images], staged: bool | None = None):
+        """Take the splits that trials may see; `staged` is as of `Resident`."""
         settle()
         self.images = images
-        self.trials = trials
         self.staged = staged
         self._resident: Resident | None = None
 
@@ -74,9 +72,7 @@ class Worker:
         device = choose_device(config.device)
         if self._resident is None or self._resident.device != device:
             images = data.joined(self.images["train"], self.images["val"])
-            steps = self.trials * config.epochs * max(1, len(images) // config.batch_size)
-            compiled = pays(steps, device)
-            self._resident = Resident(images, device, self.staged, compiled=compiled, share=gpu_share())
+            self._resident = Resident(images, device, self.staged, share=gpu_share())
         return self._resident
 
     def end_if_broken(self, failure: Exception) -> None:
@@ -208,14 +204,11 @@ def failed(epoch: int, failure: Exception) -> dict[str, Any]:
 class Trial(tune.Trainable):
     """What Ray Tune calls: `step` is one epoch. A failure is a result with a reason, not an exception."""
 
-    def setup(self, config: dict[str, Any], images: Mapping[str, Images], trials: int = 0) -> None:
-        """Take the splits once, out of Ray's object store, and prepare the first trial.
-
-        `trials` is how many this worker may expect; with many on a GPU it compiles before the first.
-        """
+    def setup(self, config: dict[str, Any], images: Mapping[str, Images]) -> None:
+        """Take the splits once, out of Ray's object store, and prepare the first trial."""
         self.worker: Worker | Exception
         try:
-            self.worker = Worker(images, trials)
+            self.worker = Worker(images)
         except Exception as failure:  # Tune would say no more than that the worker died
             self.worker = failure
         self.reset_config(config)

@@ -1,8 +1,5 @@
 """What doctor sums up: what works now, what does not, the next step."""
 
-import pytest
-
-from idat_tune import doctor
 from idat_tune.doctor import Finding, summary
 
 
@@ -42,14 +39,3 @@ def test_own_images_come_first_and_on_an_embedded_student_where_there_is_no_othe
     assert summary(findings(**own), "idat-tune").endswith("idat-tune search --task birds")
     lacking = summary(findings(**own, weights_vit_small=False), "idat-tune")
     assert lacking.endswith("idat-tune search --task birds --set student=glyph_base")
-
-
-@pytest.mark.parametrize(("there", "ok"), [("gcc", True), ("clang", True), ("cc1", False)])
-def test_doctor_says_whether_there_is_a_compiler(there, ok, monkeypatch):
-    monkeypatch.delenv("CC", raising=False)
-    monkeypatch.setattr(doctor.shutil, "which", lambda name: f"/usr/bin/{name}" if name == there else None)
-    found = doctor._compiler()
-    assert (found.ok, found.needed, found.found) == (ok, False, f"/usr/bin/{there}" if ok else "gcc or clang not found")
-    assert "CC" in found.remedy
-    monkeypatch.setenv("CC", "icx")
-    assert doctor._compiler().found == "icx not found"

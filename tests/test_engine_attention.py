@@ -1,11 +1,14 @@
 """Attention without copies has the values and the gradients of timm's, in ViTs of every kind of adapter."""
 
+from contextlib import suppress
+
 import pytest
 import torch
 from conftest import glyphs
 from timm.models.vision_transformer import Attention
 
 from idat_tune.engine.attention import keep_side_by_side
+from idat_tune.engine.devices import repeating
 from idat_tune.kinds import KINDS
 from idat_tune.model import build
 
@@ -61,3 +64,17 @@ def test_what_drops_or_is_another_module_stays_as_it_is():
     for module in (dropping, other):
         keep_side_by_side(module)
         assert "forward" not in vars(module)
+
+
+def test_kernels_that_repeat_are_asked_for_on_cuda_and_only_within():
+    def asked():
+        return torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.deterministic
+
+    with repeating(torch.device("cpu")):
+        assert asked() == (False, False)
+    with suppress(ZeroDivisionError), repeating(torch.device("cuda")):
+        assert asked() == (True, True)
+        assert not torch.utils.deterministic.fill_uninitialized_memory
+        raise ZeroDivisionError
+    assert asked() == (False, False)
+    assert torch.utils.deterministic.fill_uninitialized_memory

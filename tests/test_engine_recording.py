@@ -15,7 +15,7 @@ class Pretended:
     """CUDA as far as a recorder touches it; notes what is done, and on which device."""
 
     def __init__(self):
-        self.done, self.pools, self.current, self.failures = [], 0, 0, []
+        self.done, self.pools, self.current, self.failures, self.streams = [], 0, 0, [], []
 
     @contextmanager
     def device(self, device):
@@ -26,6 +26,7 @@ class Pretended:
     @contextmanager
     def graph(self, graph, pool, stream):
         self.done.append(("captured", self.current, pool, stream.on))
+        self.streams.append(stream)
         yield
         if self.failures:
             raise self.failures.pop(0)
@@ -77,6 +78,7 @@ def test_recordings_share_memory_until_one_fails(cuda, caplog):
     assert calls == [1]
     recorder.recorded(lambda: None, nullcontext)
     assert [pool for _, _, pool, _ in cuda.done] == [1, 1, 2]
+    assert len(set(cuda.streams)) == 1  # else none could take what another leaves free
     assert recorder.failures == 1
     assert caplog.messages == [
         "steps cannot be recorded here, computing them one by one (number 1 of this process): "

@@ -5,10 +5,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 from conftest import glyphs, noise
-from torch._dynamo.utils import counters
 from waits import Waits
 
-from idat_tune.engine import compiling, stage
+from idat_tune.engine import optimizer
 from idat_tune.engine.recording import Recorder
 from idat_tune.engine.resident import Resident
 from idat_tune.engine.stage import MaskedPath, Stage, _masked
@@ -256,58 +255,21 @@ def test_a_run_takes_a_stage_where_that_pays(staged, changes, wanted):
     assert bool(worker._stages) is wanted
 
 
-@pytest.mark.slow
-def test_compiled_blocks_give_the_same_and_are_compiled_once_for_all_trials_of_a_shape(monkeypatch):
-    monkeypatch.setattr(stage, "compile_blocks", lambda model: compiling.compile_blocks(model, backend="eager"))
-    torch._dynamo.reset()
-    counters.clear()
-    config = glyphs(adapter__hidden_dim=6, optim__warmup_epochs=0, model__drop_path=0.2)
-    other = config.updated({"adapter.hidden_dim": 3, "optim.lr": 1e-3, "distill.temperature": 8.0, "seed": 4})
-    plain, compiled = resident(), Resident(noise(96), CPU, staged=True, compiled=True)
-    graphs = []
-    for trial in (config, other):
-        theirs, ours = (losses_of(run_on(worker, trial, *halves())) for worker in (plain, compiled))
-        for our, their in zip(ours, theirs, strict=True):
-            assert our == pytest.approx(their, rel=1e-5)
-        graphs.append(counters["stats"]["unique_graphs"])
-    # Student and teacher, all tokens or the class token alone, training or validation.
-    assert graphs == [8, 8]
-
-
-@pytest.mark.slow
-def test_without_a_compiler_one_line_is_said_and_blocks_are_computed_as_they_are(monkeypatch, caplog):
-    monkeypatch.setenv("CXX", "/nowhere/g++")
-    monkeypatch.setattr(torch._inductor.config.cpp, "cxx", (None, "/nowhere/g++"))
-    torch._dynamo.reset()
-    config = glyphs(optim__warmup_epochs=0, adapter__kind="parallel")
-    worker = Resident(noise(96), CPU, staged=True, compiled=True)
-    trials = [config, config.updated({"teacher": "none"})]
-    found = [losses_of(run_on(worker, trial, *halves())) for trial in trials]
-    assert found == [losses_of(run_on(resident(), trial, *halves())) for trial in trials]
-    (line,) = said(caplog)
-    assert line.startswith("blocks cannot be compiled here, computing them as they are: ")
-    assert "C++ compiler" in line
-    assert "\n" not in line
-
-
-def test_a_compiler_that_fails_is_not_asked_again(monkeypatch, caplog):
-    asked = []
-
-    def failing(graph, inputs):
-        asked.append(graph)
-        raise RuntimeError("Failed to find C compiler. Please specify via CC environment variable.")
-
-    monkeypatch.setattr(stage, "compile_blocks", lambda model: compiling.compile_blocks(model, backend=failing))
-    torch._dynamo.reset()
-    config = glyphs(optim__warmup_epochs=0, distill__stop_epoch=1)
-    worker = Resident(noise(96), CPU, staged=True, compiled=True)
-    found = losses_of(run_on(worker, config, *halves()))
-    assert found == losses_of(run_on(resident(), config, *halves()))
-    losses_of(run_on(worker, config.updated({"adapter.kind": "parallel"}), *halves()))
-    assert len(asked) == 1
-    (line,) = said(caplog)
-    assert "Failed to find C compiler" in line
-    assert "\n" not in line
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_room_between_what_trains_changes_nothing_and_stays_zero(monkeypatch, precision):
+    config = glyphs(adapter__hidden_dim=5, optim__warmup_epochs=0, optim__weight_decay=0.1, precision=precision)
+    close, apart = resident(), resident()
+    ours = losses_of(run_on(close, config, *halves()))
+    monkeypatch.setattr(optimizer, "UNIT", {"cpu": 64})
+    trained = run_on(apart, config, *halves())
+    for our, their in zip(losses_of(trained), ours, strict=True):
+        assert our == pytest.approx(their, rel=1e-6 if precision == "fp32" else 1e-2)
+    (made,) = apart._stages.values()
+    parameters = [parameter for model in made.models for parameter in model.trainable().values()]
+    assert all(parameter.storage_offset() % 64 == 0 for parameter in parameters)
+    numbers = sum(parameter.numel() for parameter in parameters)
+    learnt = trained.engine.standing.learnt
+    assert learnt.values.shape[1] > numbers >= (learnt.values != 0).sum(dim=1).max()
 
 
 def test_what_a_recording_takes_of_a_gpu_is_what_its_replays_take(monkeypatch):
@@ -319,13 +281,6 @@ def test_what_a_recording_takes_of_a_gpu_is_what_its_replays_take(monkeypatch):
         monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device, peak=peak: peak)
         made._measured(lambda: None)
         assert made.working == wanted
-
-
-def test_compiling_waits_for_a_gpu_and_many_trials():
-    steps = 100 * 31
-    assert not compiling.pays(5 * steps, torch.device("cuda"))
-    assert compiling.pays(64 * steps, torch.device("cuda"))
-    assert not compiling.pays(10**9, CPU)
 
 
 @pytest.mark.gpu

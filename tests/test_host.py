@@ -31,7 +31,7 @@ WAIT = 60  # seconds after which something hangs
 def host(monkeypatch):
     monkeypatch.setattr(host_module.ray, "get", lambda value: value)
     monkeypatch.setattr(host_module, "GRACE", WAIT)  # so that no round depends on how busy the machine is
-    return Host([SPLITS], 4)
+    return Host([SPLITS])
 
 
 @pytest.fixture
@@ -127,7 +127,7 @@ def test_a_trial_that_fails_or_diverges_does_so_alone(host):
 @pytest.mark.parametrize(("during", "call"), [("_distilled", 2), ("_evaluate", 1)])
 def test_trials_that_find_no_room_as_one_go_on_in_smaller_companies(host, companies, monkeypatch, during, call):
     jobs = [job(f"seed {seed}", seed=seed, model__drop_path=0.3) for seed in range(4)]
-    wanted = {one["id"]: at_once(Host([SPLITS], 4), [one])[one["id"]] for one in jobs}
+    wanted = {one["id"]: at_once(Host([SPLITS]), [one])[one["id"]] for one in jobs}
     companies.clear()
     step, stages = getattr(Stage, during), []
 

@@ -113,7 +113,7 @@ def test_workers_that_share_a_gpu_know_which_part_is_theirs(actor, assigned, sha
     monkeypatch.setattr(trial.ray, "is_initialized", lambda: True)
     monkeypatch.setattr(trial.ray, "get_runtime_context", lambda: here)
     assert trial.gpu_share() == share
-    assert trial.Worker(SPLITS, 1).resident(glyphs())._share == share
+    assert trial.Worker(SPLITS).resident(glyphs())._share == share
 
 
 class Ended(BaseException):
@@ -144,7 +144,7 @@ def test_a_worker_whose_gpu_computes_no_more_ends(ends, caplog):
 
 
 def test_a_host_whose_gpu_computes_no_more_ends(ends):
-    several = rounds.Rounds(SPLITS, 2)
+    several = rounds.Rounds(SPLITS)
     with pytest.raises(Ended):
         several.next({"one": job(), "other": job(seed=1)})
 
@@ -163,7 +163,7 @@ def test_students_that_are_tested_together_share_what_is_frozen_and_are_what_the
     students, wanted = {}, []
     for kind in ("sequential", "full", "bitfit", "linear", "full"):
         config = glyphs(adapter__kind=kind, teacher="none", optim__warmup_epochs=0, seed=len(students))
-        training = trial.run_on(trial.Worker(SPLITS, 1).resident(config), config, torch.arange(64), torch.arange(0))
+        training = trial.run_on(trial.Worker(SPLITS).resident(config), config, torch.arange(64), torch.arange(0))
         list(training)
         name = f"{kind}-{len(students)}"
         students[name] = (config.flat(), save(training.student.trained_state()))

@@ -111,7 +111,7 @@ class Eager:
         """Right answers and summed cross-entropy on those images, of student and teacher: (models, 2)."""
         for model in self.models():
             model.eval()
-        with torch.no_grad(), autocast(self.config, self.resident.device):
+        with torch.no_grad(), autocast(self.config, self.resident.device), repeating(self.resident.device):
             pieces = [self._logits(rows_of(self.parts, index)) for index in rows.split(EVAL_BATCH)]
         labels = self.resident.labels[rows]
         return torch.stack([tally(torch.cat(logits), labels) for logits in zip(*pieces, strict=True)])

@@ -16,8 +16,8 @@ from idat_tune.config import COOLDOWN_EPOCHS, OptimConfig, RunConfig
 from idat_tune.model import AdaptedModel
 
 FUSED = ("cpu", "cuda", "mps")  # devices that have AdamW as one kernel
-# Numbers to whose multiples the room of each parameter is rounded up. CUDA's kernels read 16 bytes at a time where they
-# may, and compiled ones take it for granted of all equal blocks if it holds for the first.
+# Numbers to whose multiples the room of each parameter is rounded up: CUDA's kernels read 16 bytes at a time where they
+# may, and compiled ones take it for granted.
 UNIT = {"cuda": 64}
 
 

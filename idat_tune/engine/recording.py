@@ -24,6 +24,14 @@ class Recorder:
         self.device = device
         self.failures = 0  # functions that could not be recorded
         self._pool = self._new_pool()
+        # One for all recordings: what one leaves free is of no use to the next in another stream.
+        self._stream = self._new_stream()
+
+    def _new_stream(self) -> Any:
+        if self.device.type != "cuda":
+            return None
+        with torch.cuda.device(self.device):  # which need not be the current one
+            return torch.cuda.Stream()
 
     def _new_pool(self) -> Any:
         return torch.cuda.graph_pool_handle() if self.device.type == "cuda" else None
@@ -62,16 +70,14 @@ class Recorder:
             return function
 
     def _record(self, function: Step) -> Step:
-        # On its device, which need not be the current one, and in a stream of its own: torch keeps one for all
-        # recordings, on the device that was current at the first.
+        # Not in the stream that torch keeps for all recordings, which is on the device that was current at the first.
         with torch.cuda.device(self.device):
-            side = torch.cuda.Stream()
-            side.wait_stream(torch.cuda.current_stream())
-            with torch.cuda.stream(side):
+            self._stream.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(self._stream):
                 for _ in range(WARM_UP):
                     function()
-            torch.cuda.current_stream().wait_stream(side)
+            torch.cuda.current_stream().wait_stream(self._stream)
             graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(graph, pool=self._pool, stream=side):
+            with torch.cuda.graph(graph, pool=self._pool, stream=self._stream):
                 function()
         return graph.replay

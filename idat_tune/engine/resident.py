@@ -34,8 +34,7 @@ class Resident:
         images: Images,
         device: torch.device,
         staged: bool | None = None,
-        compiled: bool = False,
-        two_streams: bool = False,
+        two_streams: bool = True,
         share: float = 1.0,
     ):
         """Take the images, whose bytes are copied to the device once.
@@ -45,8 +44,7 @@ class Resident:
             device: where they compute.
             staged: whether trials run on stages; unless given, where that pays: on CUDA, where their steps are
                 recorded, and in bf16 on a CPU, as they hold what is frozen in it.
-            compiled: whether stages compile the blocks of their models; `compiling.pays` says when to.
-            two_streams: whether stages compute the teacher beside the student on CUDA. Not yet measured, so off.
+            two_streams: whether stages compute the teacher beside the student on CUDA: 1.13 times as fast on an H100.
             share: the part of a GPU that is this process's.
         """
         # The arrays may be read-only views of memory that other processes share.
@@ -55,7 +53,6 @@ class Resident:
         self.device = device
         self._staged = staged
         self._share = share
-        self.compiled = compiled
         self.side = torch.cuda.Stream(device) if two_streams and device.type == "cuda" else None
         self.recorder = Recorder(device)
         self._frozen = Frozen(device)

@@ -2,7 +2,6 @@
 
 # R runs, B batch, C classes, P drop-paths, S steps of an epoch, E images of a validation step, M models
 
-import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,15 +16,12 @@ from idat_tune import adapters
 from idat_tune.config import RunConfig
 from idat_tune.distill import distillation
 from idat_tune.engine import padding
-from idat_tune.engine.compiling import compile_blocks, leave_uncompiled
-from idat_tune.engine.devices import broken, choose_attention, repeating
+from idat_tune.engine.devices import choose_attention, repeating
 from idat_tune.engine.eager import EVAL_BATCH, LOSSES, joint, rows_of
 from idat_tune.engine.optimizer import FlatAdamW, Learnt
 from idat_tune.engine.resident import Resident
 from idat_tune.engine.stacked import stack
 from idat_tune.model import AdaptedModel
-
-log = logging.getLogger(__name__)
 
 
 class MaskedPath(nn.Module):
@@ -83,9 +79,6 @@ class Stage:
         self.optimizer = FlatAdamW(shape.optim, self.models, low, recordable=True, runs=runs)
         for model in self.models if runs > 1 else []:
             stack(model, runs)
-        self._compiled = resident.compiled
-        for model in self.models if self._compiled else []:
-            compile_blocks(model)
         self._make_buffers(device)
         self._steps: dict[str, Callable[[], None]] = {}
         # Bytes that its recordings use while they are replayed: torch counts them as free then.
@@ -159,9 +152,12 @@ class Stage:
 
     def validate(self, runs: Sequence[Standing], rows_RN: Sequence[Tensor]) -> Tensor:
         """As `Eager.validate`, of every run on as many images of its own: (R, models, 2)."""
-        self._set_mode(training=False)
         with repeating(self.resident.device):
-            evaluate = self._recorded("evaluated")
+            return self._validate(runs, rows_RN)
+
+    def _validate(self, runs: Sequence[Standing], rows_RN: Sequence[Tensor]) -> Tensor:
+        self._set_mode(training=False)
+        evaluate = self._recorded("evaluated")
         for run, standing in enumerate(runs):
             self._load(run, standing)
         self._tallies_RM2.zero_()
@@ -177,8 +173,8 @@ class Stage:
 
     @property
     def _fixed(self) -> bool:
-        """Whether a step always sees as many images: one that is recorded or compiled is so for their number."""
-        return self._compiled or self.resident.device.type == "cuda"
+        """Whether a step always sees as many images: one that is recorded is so for their number."""
+        return self.resident.device.type == "cuda"
 
     def _load(self, run: int, standing: Standing) -> None:
         """Take up a run where it stands, with its settings."""
@@ -195,25 +191,8 @@ class Stage:
     def _recorded(self, name: str) -> Callable[[], None]:
         if name not in self._steps:
             function = {"distilled": self._distilled, "apart": self._apart, "evaluated": self._evaluate}[name]
-            if self._compiled:
-                self._try_compiled(function)
             self._steps[name] = self._measured(lambda: self.resident.recorder.recorded(function, self._undone))
         return self._steps[name]
-
-    def _try_compiled(self, function: Callable[[], None]) -> None:
-        """Go on without compiled blocks, here and on later stages, if the compiler is not there or fails."""
-        try:
-            with self._undone():
-                function()
-        except torch.OutOfMemoryError:
-            raise
-        except Exception as failure:  # whatever a compiler may raise; without it, what is not its fault comes again
-            if broken(self.resident.device):
-                raise
-            self._compiled = self.resident.compiled = False
-            leave_uncompiled(self.models)
-            reason = str(getattr(failure, "inner_exception", failure)).strip().split("\n")[0]
-            log.warning("blocks cannot be compiled here, computing them as they are: %s", reason)
 
     def _measured(self, record: Callable[[], Callable[[], None]]) -> Callable[[], None]:
         """What `record` gives; what it takes of a GPU beyond what was allocated before is what its replays take."""

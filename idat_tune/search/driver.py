@@ -154,7 +154,7 @@ def _search(
             manifest.set("stacked", max(room.stacked, manifest.content["stacked"]))
             conductor = Conductor(plan, journal, manifest, tracked, listener, budget, session.interrupts)
             listener.search_started(plan, room.trials, journal.records, budget)
-            with workers(visible_images(plan), plan.trials, room) as made:
+            with workers(visible_images(plan), room) as made:
                 conductor.place = made.place
                 _tune(plan, conductor, made, room.trials)
             if session.interrupts.asked or not conductor.finished:

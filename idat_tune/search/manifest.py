@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, PositiveInt, ValidationError
 
+from idat_tune import __version__
 from idat_tune.errors import BadInput
 from idat_tune.journal import COMPLETE, TEST, Journal, TrialRecord
 from idat_tune.search.confirm import contender
@@ -23,7 +24,7 @@ from idat_tune.search.plan import Plan, test_id
 NAME = "manifest.json"  # in the search folder
 JOURNAL = "journal.jsonl"  # likewise
 FORMAT = 1  # of the file; one with a higher number was written by a version that knows more
-PACKAGES = ("idat-tune", "torch", "timm", "ray", "optuna", "mlflow")
+PACKAGES = ("torch", "timm", "ray", "optuna", "mlflow")
 
 
 class Manifest:
@@ -40,7 +41,11 @@ class Manifest:
             "weights": dict(weights or {}),
             "left_out": [list(one) for one in plan.left_out],
             "created": _now(),
-            "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
+            "versions": {
+                "python": platform.python_version(),
+                "idat-tune": __version__,
+                **{name: version(name) for name in PACKAGES},
+            },
             "search_id": uuid.uuid4().hex,
             "parent_run": "",
             "explored": False,

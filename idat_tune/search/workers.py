@@ -26,8 +26,8 @@ PATIENCE = 1800.0  # seconds until the first host must be there; a cluster may h
 class Workers:
     """Each trial has a worker of its own."""
 
-    def __init__(self, images: Mapping[str, Images], trials: int, room: Room):
-        trainable = tune.with_parameters(Trial, images=images, trials=trials // room.processes)
+    def __init__(self, images: Mapping[str, Images], room: Room):
+        trainable = tune.with_parameters(Trial, images=images)
         self.trainable = tune.with_resources(trainable, {"cpu": 1, "gpu": room.gpus})
 
     def place(self, taken: Iterable[Place], alone: bool) -> Place | None:
@@ -44,7 +44,7 @@ class Workers:
 class Hosts:
     """Hosts that take several trials each; a trial goes where the fewest are, and to no host before it is there."""
 
-    def __init__(self, images: Mapping[str, Images], trials: int, room: Room):
+    def __init__(self, images: Mapping[str, Images], room: Room):
         self.seats = room.stacked
         actor = ray.remote(Host).options(
             # A host and its seats take a core; twice, as a seat may come while another is ending.
@@ -54,7 +54,7 @@ class Hosts:
             max_concurrency=2 * room.stacked + 1,  # one waits for each seat, and may be told that its trial is over
         )
         self._images = ray.put(images)  # held, so that a host which starts again finds them
-        self.hosts = [actor.remote([self._images], trials // room.processes) for _ in range(room.processes)]
+        self.hosts = [actor.remote([self._images]) for _ in range(room.processes)]
         self._coming = {host.ready.remote(): number for number, host in enumerate(self.hosts)}
         self._there: set[int] = set()
         self._deadline = time.monotonic() + PATIENCE
@@ -101,9 +101,9 @@ class Hosts:
 
 
 @contextmanager
-def workers(images: Mapping[str, Images], trials: int, room: Room) -> Iterator[Workers | Hosts]:
-    """What a search of so many trials runs on."""
-    made = (Hosts if room.stacked > 1 else Workers)(images, trials, room)
+def workers(images: Mapping[str, Images], room: Room) -> Iterator[Workers | Hosts]:
+    """What a search runs on."""
+    made = (Hosts if room.stacked > 1 else Workers)(images, room)
     try:
         yield made
     finally:
