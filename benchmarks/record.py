@@ -29,6 +29,7 @@ from idat_tune.replay import table
 from idat_tune.replay.processes import mapping
 from idat_tune.replay.table import Recording
 from idat_tune.run import evaluate, run, to_device
+from idat_tune.search.config import SearchConfig
 from idat_tune.search.plan import Plan
 from idat_tune.space import Choice, Domain, Space
 
@@ -65,9 +66,7 @@ def points(searched: Space, count: int) -> list[dict[str, Any]]:
 
 def arms(task: str, searched: Space) -> dict[str, dict[str, Any]]:
     """The arms of a search as changes of the task's defaults, by name."""
-    plan = Plan.checked(
-        name="recording", task=task, space=searched, fixed={}, trials=1, seed=0, final_seeds=1, out=Path()
-    )
+    plan = Plan.checked(SearchConfig.of(task, name="recording", space=searched))
     return {arm: config.flat() for arm, config in plan.arms().items()}
 
 

@@ -22,7 +22,7 @@ from ray.tune.search import Searcher
 from idat_tune import tracking
 from idat_tune.journal import COMPLETE, EXPLORE, Journal
 from idat_tune.metrics import EpochMetrics, score
-from idat_tune.search import Listener, Plan, plan_search
+from idat_tune.search import Listener, Plan, SearchConfig, plan_search
 from idat_tune.search.conductor import Conductor
 from idat_tune.search.manifest import JOURNAL, Manifest
 from idat_tune.search.tracked import Tracked
@@ -31,8 +31,7 @@ TRIALS, EPOCHS = 1000, 100
 
 
 def a_plan(out: Path, trials: int) -> Plan:
-    changes = {"epochs": EPOCHS}
-    return plan_search("digits", space=None, trials=trials, fixed=changes, seed=0, seeds=3, out=out, name="many")
+    return plan_search(SearchConfig.of("digits", trials=trials, fixed={"epochs": EPOCHS}, out=out, name="many"))
 
 
 def results(payload: dict[str, Any]) -> list[dict[str, Any]]:

@@ -5,7 +5,7 @@ from typing import Any
 from idat_tune import tasks
 
 __version__ = "0.1.0"
-__all__ = ["RunConfig", "load"]
+__all__ = ["RunConfig", "SearchConfig", "load"]
 
 
 def _register_own() -> None:
@@ -23,6 +23,10 @@ def __getattr__(name: str) -> Any:
         from idat_tune.config import RunConfig
 
         return RunConfig
+    if name == "SearchConfig":
+        from idat_tune.search.config import SearchConfig
+
+        return SearchConfig
     if name == "load":
         from idat_tune.export import load
 

@@ -2,27 +2,23 @@
 
 import re
 from collections.abc import Mapping
-from functools import cache
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from idat_tune import backbones, tasks
 from idat_tune.backbones import NO_TEACHER
 from idat_tune.errors import BadInput, shown, unknown
 from idat_tune.kinds import KINDS
 from idat_tune.reading import scalar
+from idat_tune.settings import Settings
 
 MOST_EPOCHS = 10**6  # of this and the next: more cannot be meant, and would end in an overflow or without memory
 MOST_AT_ONCE = 2**16
 COOLDOWN_EPOCHS = 10  # that the paper's protocol runs at the minimal learning rate, after the nominal ones
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-class AdapterConfig(_Frozen):
+class AdapterConfig(Settings):
     """What trains beside the head, alike in student and teacher; `kinds.KINDS` says which kind uses what."""
 
     kind: str = "sequential"
@@ -48,7 +44,7 @@ class AdapterConfig(_Frozen):
         return self
 
 
-class DistillConfig(_Frozen):
+class DistillConfig(Settings):
     """How the teacher's logits pull the student's, and the student's the teacher's."""
 
     loss: Literal["kl", "mse", "mae", "cos", "feature"] = "kl"
@@ -64,7 +60,7 @@ class DistillConfig(_Frozen):
     )
 
 
-class OptimConfig(_Frozen):
+class OptimConfig(Settings):
     """AdamW and timm's cosine schedule, which changes the learning rate once per epoch."""
 
     lr: float = Field(5e-3, gt=0)
@@ -74,18 +70,20 @@ class OptimConfig(_Frozen):
     min_lr: float = Field(1e-8, ge=0)
 
 
-class ModelConfig(_Frozen):
+class ModelConfig(Settings):
     """What holds for both backbones."""
 
     drop_path: float = Field(0.0, ge=0, lt=1, description="stochastic depth of the last block; rises from 0")
 
 
-class RunConfig(_Frozen):
+class RunConfig(Settings):
     """One joint training of a student and a teacher (or of a student alone).
 
     Written and read as a flat mapping with dotted keys, such as `{"task": "dtd", "optim.lr": 1e-3}`.
     Defaults are the paper's; `RunConfig.for_task` fills in those that the paper sets per task.
     """
+
+    WAYS_OUT: ClassVar[Mapping[str, str]] = {"teacher": f"; '{NO_TEACHER}' trains without one"}
 
     task: str
     student: str = "vit_base"
@@ -150,18 +148,6 @@ class RunConfig(_Frozen):
         return self
 
     @classmethod
-    def from_flat(cls, flat: Mapping[str, Any]) -> Self:
-        """The config of a flat mapping with dotted keys; what is not named keeps its default.
-
-        Raises:
-            BadInput: an unknown key, or a value of the wrong type or out of range; names the key.
-        """
-        try:
-            return cls.model_validate(_nested(flat))
-        except ValidationError as failure:
-            raise _as_bad_input(failure, flat) from None
-
-    @classmethod
     def for_task(cls, name: str, changes: Mapping[str, Any] | None = None) -> Self:
         """The paper's config for a task, with `changes` on top.
 
@@ -174,7 +160,8 @@ class RunConfig(_Frozen):
         """
         task = tasks.get(name)
         for key, value in (changes or {}).items():
-            _check_one_value(key, value)
+            cls.check_key(key)
+            cls.check_plain(key, value)
         student = (changes or {}).get("student", task.student)
         flat: dict[str, Any] = {
             "task": task.name,
@@ -190,14 +177,6 @@ class RunConfig(_Frozen):
         if "optim.warmup_epochs" not in flat and re.fullmatch("[0-9]{1,9}", shown(epochs)):
             flat["optim.warmup_epochs"] = max(1, int(epochs) // 10) if int(epochs) > 1 else 0
         return cls.from_flat(flat)
-
-    def flat(self) -> dict[str, Any]:
-        """All settings under their dotted keys, in the order of the fields."""
-        return dict(_flattened(self.model_dump()))
-
-    def updated(self, changes: Mapping[str, Any]) -> Self:
-        """A copy with some dotted keys changed; raises BadInput as `from_flat` does."""
-        return self.from_flat({**self.flat(), **changes})
 
     def without_teacher(self) -> Self:
         """A copy that trains the adapter alone."""
@@ -230,19 +209,6 @@ class RunConfig(_Frozen):
         return self.teacher == NO_TEACHER
 
 
-@cache
-def keys() -> tuple[str, ...]:
-    """Every dotted key of RunConfig, in the order of its fields."""
-    found: list[str] = []
-    for name, field in RunConfig.model_fields.items():
-        section = field.annotation
-        if isinstance(section, type) and issubclass(section, BaseModel):
-            found += [f"{name}.{inner}" for inner in section.model_fields]
-        else:
-            found.append(name)
-    return tuple(found)
-
-
 def parse_assignments(assignments: list[str]) -> dict[str, Any]:
     """`["optim.lr=1e-3", ...]` as a flat mapping; values are read as YAML reads a word or a number.
 
@@ -255,62 +221,9 @@ def parse_assignments(assignments: list[str]) -> dict[str, Any]:
         key = key.strip()
         if not sign:
             raise BadInput(f"'{shown(assignment)}' sets nothing; write it as key=value, for example optim.lr=1e-3")
-        if key not in keys():
-            raise unknown("setting", key, keys())
+        RunConfig.check_key(key)
         if key in flat:
             raise BadInput(f"setting '{key}' is given twice; keep one of {shown(flat[key])} and {shown(value)}")
         flat[key] = scalar(value)
-        _check_one_value(key, flat[key])
+        RunConfig.check_plain(key, flat[key])
     return flat
-
-
-def _nested(flat: Mapping[str, Any]) -> dict[str, Any]:
-    nested: dict[str, Any] = {}
-    for key, value in flat.items():
-        if key not in keys():
-            raise unknown("setting", key, keys())
-        _check_one_value(key, value)
-        section, _, name = key.rpartition(".")
-        (nested.setdefault(section, {}) if section else nested)[name] = value
-    return nested
-
-
-def _check_one_value(key: str, value: Any) -> None:
-    way_out = f"; '{NO_TEACHER}' trains without one" if key == "teacher" else ""
-    if value is None and key not in _unset():
-        raise BadInput(f"{key} has no value{way_out or '; give one, or leave it away'}")
-    if isinstance(value, bool) and key not in _SWITCHES:
-        raise BadInput(f"{key} cannot be {str(value).lower()}: it is not a switch{way_out}")
-    if isinstance(value, list | tuple | dict | set | bytes):
-        raise BadInput(f"{key} cannot be {shown(value)}: it takes a single word or number")
-
-
-@cache
-def _unset() -> tuple[str, ...]:
-    """The keys that need not have a value."""
-    return tuple(key for key, value in RunConfig(task="dtd").flat().items() if value is None)
-
-
-_SWITCHES = ("distill.square_temperature", "distill.detach_teacher")
-
-
-def _flattened(nested: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
-    pairs: list[tuple[str, Any]] = []
-    for key, value in nested.items():
-        pairs += _flattened(value, f"{key}.") if isinstance(value, dict) else [(prefix + key, value)]
-    return pairs
-
-
-def _as_bad_input(failure: ValidationError, flat: Mapping[str, Any]) -> BadInput:
-    error = failure.errors()[0]
-    key = ".".join(str(part) for part in error["loc"])
-    if error["type"] == "missing":
-        return BadInput(f"setting '{key}' is missing")
-    if error["type"] == "literal_error":
-        known = [name.strip(" '") for name in error["ctx"]["expected"].replace(" or ", ", ").split(",")]
-        return unknown(key, flat.get(key), known)
-    what = error["msg"].removeprefix("Input ")
-    if error["type"] == "string_pattern_mismatch":
-        what = "known: auto, cpu, mps, cuda, cuda:N"
-    given = flat.get(key)
-    return BadInput(f"{key} cannot be {repr(shown(given)) if isinstance(given, str) else shown(given)}: {what}")

@@ -73,7 +73,7 @@ class Progress(Listener):
         for teacher, why in plan.left_out:
             self.say(f"without teacher {teacher} of space {plan.space.name}: {why}")
         first = plan.first_jobs()
-        if plan.space.params and len(first) >= plan.trials and not earlier:
+        if plan.space.params and len(first) >= plan.config.explore.trials and not earlier:
             arms = sum(bool(job.arms) for job in first)
             starts = f" and {len(first) - arms} starting points" * (len(first) > arms)
             self.say(f"the sampler proposes nothing: {arms} arms{starts} are all the trials; more --trials let it")
@@ -192,7 +192,7 @@ class Progress(Listener):
 
     def _trials(self) -> int:
         assert self.plan is not None
-        return max(self.plan.trials, len(self.plan.first_jobs()))
+        return max(self.plan.config.explore.trials, len(self.plan.first_jobs()))
 
     def _count_of(self, stage: str) -> str:
         return f"{sum(self.ended.values())} of {self._trials()}, " if stage == EXPLORE else ""
@@ -228,7 +228,7 @@ class Progress(Listener):
             return None
         running = [(job, epoch.epoch + 1 if epoch else 0) for job, epoch in self.running.values()]
         standing = Standing(self.records, running, self.explored, self.winner, self.budget.seconds)
-        return forecast(self.plan, self.workers, pace, self.budget.resources, self.budget.gpus, standing).seconds
+        return forecast(self.plan, self.workers, pace, self.budget.gpus, standing).seconds
 
 
 def _through(running: tuple[Job, EpochMetrics | None]) -> str:

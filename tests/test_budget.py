@@ -4,7 +4,7 @@ import json
 from dataclasses import replace
 
 import pytest
-from test_conductor import SilentTracker, a_plan, results_of, run_all, run_one
+from test_conductor import SilentTracker, a_plan, asking, results_of, run_all, run_one
 from test_journal import epoch
 
 from idat_tune import space as spaces
@@ -14,8 +14,8 @@ from idat_tune.search import Listener, finish
 from idat_tune.search.budget import WHY, Budget, longest_without_gain
 from idat_tune.search.cluster import Session
 from idat_tune.search.conductor import Conductor
+from idat_tune.search.config import SearchConfig
 from idat_tune.search.manifest import Manifest
-from idat_tune.search.request import Resources
 
 
 class Clock:
@@ -36,10 +36,10 @@ class Heard(Listener):
         self.limits.append(limit)
 
 
-def begin(plan, resources, clock, gpus=0.0):
+def begin(plan, clock, gpus=0.0):
     plan.folder.mkdir(parents=True, exist_ok=True)
     journal, manifest = Journal(plan.folder / "journal.jsonl"), Manifest(plan, "hash")
-    budget = Budget(plan, resources, journal, manifest, gpus, clock)
+    budget = Budget(plan, journal, manifest, gpus, clock)
     return Conductor(plan, journal, manifest, SilentTracker(), Heard(), budget)
 
 
@@ -58,7 +58,7 @@ def explored(conducting):
 
 def test_hours_end_exploring_but_not_the_search(tmp_path):
     clock = Clock()
-    conducting = begin(a_plan(tmp_path, trials=100), Resources(hours=1), clock)
+    conducting = begin(a_plan(tmp_path, trials=100, hours=1), clock)
     explore(conducting, clock, 900, 4)
     run_all(conducting)
     assert conducting.finished
@@ -69,7 +69,7 @@ def test_hours_end_exploring_but_not_the_search(tmp_path):
 
 def test_the_arms_run_whatever_the_budget(tmp_path):
     clock = Clock()
-    conducting = begin(a_plan(tmp_path, trials=100), Resources(hours=1e-9), clock)
+    conducting = begin(a_plan(tmp_path, trials=100, hours=1e-9), clock)
     clock.now += 1
     run_all(conducting)
     assert {arm for record in conducting.journal.of(EXPLORE) for arm in record.arms} == {
@@ -82,7 +82,7 @@ def test_the_arms_run_whatever_the_budget(tmp_path):
 
 def test_gpu_hours_count_every_trial_that_runs_at_the_same_time(tmp_path):
     clock = Clock()
-    conducting = begin(a_plan(tmp_path, trials=100), Resources(gpu_hours=1), clock, gpus=0.5)
+    conducting = begin(a_plan(tmp_path, trials=100, gpu_hours=1), clock, gpus=0.5)
     explore(conducting, clock, 900, 8, at_once=4)
     assert conducting.budget.gpu_seconds == 2 * 4 * 900 * 0.5
     run_all(conducting)
@@ -92,7 +92,7 @@ def test_gpu_hours_count_every_trial_that_runs_at_the_same_time(tmp_path):
 
 def test_trials_that_run_count_before_they_end(tmp_path):
     clock = Clock()
-    conducting = begin(a_plan(tmp_path, trials=100), Resources(gpu_hours=1), clock, gpus=1.0)
+    conducting = begin(a_plan(tmp_path, trials=100, gpu_hours=1), clock, gpus=1.0)
     explore(conducting, clock, 100, 3)
     running = conducting.suggest("running")
     clock.now += 3300
@@ -103,13 +103,13 @@ def test_trials_that_run_count_before_they_end(tmp_path):
 
 def test_what_earlier_sessions_spent_is_counted_also_when_the_driver_was_killed(tmp_path):
     plan, clock = a_plan(tmp_path, trials=100), Clock()
-    first = begin(plan, Resources(hours=1), clock, gpus=2.0)
+    first = begin(asking(plan, hours=1), clock, gpus=2.0)
     explore(first, clock, 600, 3)
     payload = first.suggest("cut off")
     clock.now += 300
     first.on_trial_result("cut off", results_of(payload)[0])
     clock.now += 10**6  # between the sessions
-    second = begin(plan, Resources(hours=1), clock, gpus=2.0)
+    second = begin(asking(plan, hours=1), clock, gpus=2.0)
     assert second.budget.seconds == 3 * 600 + 300
     assert second.budget.gpu_seconds == 2 * (3 * 600 + 300)
     explore(second, clock, 1500, 1)
@@ -120,7 +120,7 @@ def test_what_earlier_sessions_spent_is_counted_also_when_the_driver_was_killed(
 
 def test_time_after_exploring_is_not_exploring(tmp_path):
     clock = Clock()
-    conducting = begin(a_plan(tmp_path, trials=3), Resources(), clock)
+    conducting = begin(a_plan(tmp_path, trials=3), clock)
     explore(conducting, clock, 10, 3)
     conducting.suggest("final")
     clock.now += 500
@@ -165,10 +165,10 @@ def test_arms_set_the_mark_but_are_not_counted_and_stopped_or_failed_trials_brin
 def test_patience_ends_exploring_and_still_does_after_a_restart(tmp_path):
     flat = spaces.parse({"params": {"distill.temperature": {"uniform": [1, 9]}}, "fixed": {"epochs": 2}})
     plan, clock = a_plan(tmp_path, space=flat, trials=100), Clock()
-    first = begin(plan, Resources(patience=5), clock)
+    first = begin(asking(plan, patience=5), clock)
     run_all(first, most=3 + 5)
     assert explored(first) == 8
-    second = begin(plan, Resources(patience=5), clock)
+    second = begin(asking(plan, patience=5), clock)
     run_all(second)
     assert explored(second) == 8
     assert second.manifest.content["ended_by"] == "patience"
@@ -179,7 +179,7 @@ def test_patience_ends_exploring_and_still_does_after_a_restart(tmp_path):
 def test_what_ended_exploring_is_told_once_and_kept_in_manifest_and_result(tmp_path, limit):
     space = spaces.parse({"params": {"adapter.hidden_dim": {"choice": [4, 8]}}, "fixed": {"epochs": 2}})
     plan = a_plan(tmp_path, space=space, sampler="grid", trials=4 if limit == "trials" else 9)
-    conducting = begin(plan, Resources(), Clock())
+    conducting = begin(plan, Clock())
     run_all(conducting)
     result = finish.result(plan, conducting.journal, conducting.manifest, "uri", 1.0)
     assert conducting.listener.limits == [limit] == [result["ended_by"]]
@@ -187,9 +187,9 @@ def test_what_ended_exploring_is_told_once_and_kept_in_manifest_and_result(tmp_p
 
 
 def test_a_search_that_ended_by_its_trials_may_be_given_more_until_the_winner_stands(tmp_path):
-    run_all(begin(a_plan(tmp_path, trials=4), Resources(), Clock()), most=4)
+    run_all(begin(a_plan(tmp_path, trials=4), Clock()), most=4)
     clock = Clock()
-    conducting = begin(a_plan(tmp_path, trials=50), Resources(hours=1), clock)
+    conducting = begin(a_plan(tmp_path, trials=50, hours=1), clock)
     explore(conducting, clock, 1900, 2)
     run_all(conducting)
     assert explored(conducting) == 6
@@ -197,7 +197,7 @@ def test_a_search_that_ended_by_its_trials_may_be_given_more_until_the_winner_st
 
 
 def test_gpu_hours_are_refused_where_trials_take_no_gpu():
-    session = Session(Resources(max_concurrent=1, gpu_hours=1))
+    session = Session(SearchConfig.of("digits", max_concurrent=1, gpu_hours=1))
     try:
         with pytest.raises(BadInput, match="--gpu-hours cannot be counted: trials take no GPU here; use --hours"):
             session.start()

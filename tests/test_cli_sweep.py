@@ -17,7 +17,7 @@ from PIL import Image
 
 from idat_tune import cli
 from idat_tune.cli.commands import app
-from idat_tune.config import RunConfig, keys
+from idat_tune.config import RunConfig
 
 BASE = {  # lines that are right, or all but right; of other commands the bare words
     "search": ["--task", "digits"],
@@ -139,7 +139,7 @@ def misspelt(draw, words):
 @st.composite
 def wrong_settings(draw):
     """What --set cannot take."""
-    key = draw(st.sampled_from(keys()))
+    key = draw(st.sampled_from(RunConfig.all_keys()))
     value = RunConfig(task="digits").flat()[key]
     numbers = isinstance(value, int | float) and not isinstance(value, bool)
     bad = st.sampled_from([*JUNK, "null", "~", "[1]", "{a: 1}", "!!binary aGk=", "-1e", "2020-13-45", "[" * 3000, "*"])

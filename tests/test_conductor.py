@@ -1,6 +1,7 @@
 """What the conductor proposes and records, stage by stage, without Ray: results are made up here."""
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -17,9 +18,9 @@ from idat_tune.metrics import WORST, score
 from idat_tune.search import Listener, conductor, finish, plan_search
 from idat_tune.search.cluster import at_once
 from idat_tune.search.conductor import Conductor
+from idat_tune.search.config import SearchConfig, by_key
 from idat_tune.search.manifest import Manifest, locked
 from idat_tune.search.plan import Place, Plan
-from idat_tune.search.request import Resources
 
 TENSORS = save({"head.bias": np.zeros(1, dtype=np.float32)})
 
@@ -47,9 +48,14 @@ def a_plan(out, **changes):
         "fixed": {"epochs": 2},
         "trials": 6,
         "seed": 0,
-        "final_seeds": 2,
+        "seeds": 2,
     }
-    return Plan.checked(**{**settings, **changes}, out=out)
+    return Plan.checked(SearchConfig.of(**{**settings, **changes}, out=out))
+
+
+def asking(plan, **options):
+    """The plan of the same search, given again with other options."""
+    return replace(plan, config=plan.config.updated(by_key(options)))
 
 
 def begin(plan):
@@ -154,7 +160,7 @@ def test_the_result_sets_the_winner_beside_default_and_alone(tmp_path):
 
 
 def test_differences_are_paired_by_seed_where_a_final_run_failed(tmp_path):
-    plan = a_plan(tmp_path, final_seeds=3)
+    plan = a_plan(tmp_path, seeds=3)
     conducting = begin(plan)
     failed = {"epoch": 0, "score": WORST, "status": FAILED, "reason": "Diverged: nan", "done": True}
     while (payload := conducting.suggest("t")) != Searcher.FINISHED:
@@ -375,7 +381,7 @@ def test_more_trials_may_be_asked_for_until_the_test_is_opened(tmp_path):
     with pytest.raises(BadInput, match="has opened its test split with --trials 8, so it cannot go on to 9"):
         begin(a_plan(tmp_path, trials=9))
     with pytest.raises(BadInput, match="has opened its test split with --seeds 2, so it cannot go on to 3"):
-        begin(a_plan(tmp_path, trials=8, final_seeds=3))
+        begin(a_plan(tmp_path, trials=8, seeds=3))
 
 
 def test_asking_for_more_trials_takes_a_winner_back_that_was_not_tested(tmp_path):
@@ -391,7 +397,7 @@ def test_asking_for_more_trials_takes_a_winner_back_that_was_not_tested(tmp_path
 
 def test_the_test_is_opened_again_only_on_request_and_that_is_recorded(tmp_path):
     run_all(begin(a_plan(tmp_path)))
-    conducting = begin(a_plan(tmp_path, trials=9, final_seeds=3, reopen_test=True))
+    conducting = begin(a_plan(tmp_path, trials=9, seeds=3, reopen_test=True))
     payloads = run_all(conducting)
     assert len(conducting.journal.of(EXPLORE)) == 9
     assert payloads[-1]["id"] == "test-2"
@@ -523,7 +529,7 @@ def test_two_searches_cannot_share_a_name_at_the_same_time(tmp_path):
     ("changes", "sentence"),
     [
         ({"trials": 0}, "--trials cannot be 0"),
-        ({"final_seeds": 0}, "--seeds cannot be 0"),
+        ({"seeds": 0}, "--seeds cannot be 0"),
         ({"seed": -1}, "--seed cannot be -1"),
         ({"fixed": {"epochs": 0}}, "epochs cannot be 0"),
         ({"fixed": {"optim.warmup_epochs": 200}}, "leaves none of 10 epochs"),
@@ -547,7 +553,7 @@ def test_the_portfolio_is_tried_right_after_the_arms_where_it_lies_in_the_space(
     monkeypatch.setattr(data, "require", lambda task: None)  # as if it were imported
 
     def first(**fixed):
-        plan = plan_search("dtd", space="idat", trials=16, fixed=fixed, seed=0, seeds=3, out=tmp_path, name="p")
+        plan = plan_search(SearchConfig.of("dtd", space="idat", trials=16, fixed=fixed, out=tmp_path, name="p"))
         return {job.id: job.config.flat() for job in plan.first_jobs()}
 
     jobs = first()
@@ -592,8 +598,7 @@ def test_a_resume_keeps_the_hints_that_the_search_began_with(tmp_path):
 
 def test_hints_are_left_out_when_the_budget_is_spent(tmp_path):
     plan = a_plan(tmp_path, trials=20).hinted({"from-dtd": {"optim.lr": 0.011}})
-    conducting = begin(plan)
-    conducting.budget.resources = Resources(hours=1e-9)
+    conducting = begin(asking(plan, hours=1e-9))
     payloads = run_all(conducting)
     assert [payload["id"] for payload in payloads if payload["stage"] == EXPLORE] == [
         "arm-default", "arm-alone", "arm-no_distill",

@@ -5,7 +5,7 @@ import pickle
 import pytest
 
 from idat_tune import backbones, tasks
-from idat_tune.config import RunConfig, keys, parse_assignments
+from idat_tune.config import RunConfig, parse_assignments
 from idat_tune.errors import BadInput
 
 
@@ -32,13 +32,13 @@ def test_a_config_is_a_value():
 def test_flat_and_from_flat_are_inverse_and_know_all_keys():
     config = RunConfig.for_task("svhn", {"teacher": "none", "distill.loss": "mse"})
     assert RunConfig.from_flat(config.flat()) == config
-    assert tuple(config.flat()) == keys()
+    assert tuple(config.flat()) == RunConfig.all_keys()
 
 
 def test_updated_changes_only_what_is_named():
     config = RunConfig.for_task("dtd")
     changed = config.updated({"adapter.hidden_dim": 64})
-    assert {key for key in keys() if config.flat()[key] != changed.flat()[key]} == {"adapter.hidden_dim"}
+    assert {key for key in RunConfig.all_keys() if config.flat()[key] != changed.flat()[key]} == {"adapter.hidden_dim"}
 
 
 def test_warmup_follows_the_epochs_unless_set():

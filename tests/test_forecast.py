@@ -3,14 +3,13 @@
 from dataclasses import replace
 
 import pytest
-from test_conductor import a_plan, begin, run_all
+from test_conductor import a_plan, asking, begin, run_all
 from test_journal import epoch
 
 from idat_tune.config import RunConfig
 from idat_tune.journal import COMPLETE, CONFIRM, EXPLORE, FINAL, TEST, TrialRecord
 from idat_tune.metrics import Speed
 from idat_tune.search.forecast import Pace, Standing, cost_key, forecast, measured, sample_of
-from idat_tune.search.request import Resources
 
 SPEED = Speed(train=1 / 800, val=0.0, beside=0.0)  # an epoch takes a second
 
@@ -19,8 +18,8 @@ def pace(plan, speed=SPEED):
     return Pace({cost_key(plan.config_of({}).flat()): speed}, sample_of(plan))
 
 
-def ahead(plan, workers=1, resources=None, standing=None, gpus=0.0):
-    return forecast(plan, workers, pace(plan), resources or Resources(), gpus, standing or Standing())
+def ahead(plan, workers=1, standing=None, gpus=0.0):
+    return forecast(plan, workers, pace(plan), gpus, standing or Standing())
 
 
 def test_without_stopping_every_trial_is_foreseen_to_run_to_its_end(tmp_path):
@@ -56,16 +55,16 @@ def test_twice_the_workers_take_half_the_time_but_never_less_than_one_run(tmp_pa
 
 def test_hours_end_exploring_and_nothing_else(tmp_path):
     plan = a_plan(tmp_path, fixed={"epochs": 10}, trials=200, stopping="none")
-    whole, cut = ahead(plan, 2), ahead(plan, 2, Resources(hours=100 / 3600))
+    whole, cut = ahead(plan, 2), ahead(asking(plan, hours=100 / 3600), 2)
     assert cut.stages[EXPLORE].wall(2) == pytest.approx(100)
     assert cut.stages[FINAL] == whole.stages[FINAL]
-    gpu = ahead(plan, 2, Resources(gpu_hours=100 / 3600), gpus=0.5)
+    gpu = ahead(asking(plan, gpu_hours=100 / 3600), 2, gpus=0.5)
     assert gpu.stages[EXPLORE].busy == pytest.approx(200)
 
 
 def test_what_was_spent_before_a_restart_shortens_the_hours(tmp_path):
     plan = a_plan(tmp_path, fixed={"epochs": 10}, trials=200, stopping="none")
-    cut = ahead(plan, 2, Resources(hours=100 / 3600), Standing(spent=40.0))
+    cut = ahead(asking(plan, hours=100 / 3600), 2, Standing(spent=40.0))
     assert cut.stages[EXPLORE].wall(2) == pytest.approx(60)
 
 
@@ -85,7 +84,7 @@ def test_the_time_left_falls_as_the_search_goes_on_and_is_none_at_its_end(tmp_pa
 
 
 def test_trials_that_run_count_with_what_is_left_of_them(tmp_path):
-    plan = a_plan(tmp_path, fixed={"epochs": 10}, trials=3, folds=0, final_seeds=1)
+    plan = a_plan(tmp_path, fixed={"epochs": 10}, trials=3, folds=0, seeds=1)
     jobs = plan.first_jobs()
     begun = Standing(running=[(jobs[0], 7)])
     whole, less = ahead(plan), ahead(plan, standing=begun)

@@ -13,6 +13,7 @@ import idat_tune
 from idat_tune import cost, data, embedded, model, run, single, space
 from idat_tune.config import RunConfig
 from idat_tune.errors import BadInput
+from idat_tune.search.config import SearchConfig
 from idat_tune.search.plan import Plan
 
 
@@ -119,7 +120,7 @@ def test_the_command_line_describes_a_size(tmp_path):
 
 def test_a_search_holds_one_size_for_all_its_trials(tmp_path):
     searched = space.parse({"params": {"image_size": {"choice": [32, 64]}}})
-    common = {"name": "x", "task": "digits", "space": searched, "trials": 3, "seed": 0, "final_seeds": 1}
+    common = {"name": "x", "task": "digits", "space": searched, "out": tmp_path}
     with pytest.raises(BadInput, match="image_size cannot be searched: all trials share the same images; hold it with"):
-        Plan.checked(**common, fixed={}, out=tmp_path)
-    assert Plan.checked(**common, fixed={"image_size": 64}, out=tmp_path).config_of({}).image_size == 64
+        Plan.checked(SearchConfig.of(**common))
+    assert Plan.checked(SearchConfig.of(**common, fixed={"image_size": 64})).config_of({}).image_size == 64

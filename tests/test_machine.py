@@ -14,8 +14,8 @@ from conftest import command
 
 from idat_tune.errors import BadInput
 from idat_tune.search import machine
+from idat_tune.search.config import ResourcesConfig, SearchConfig
 from idat_tune.search.machine import check_processes, gpus_of_each, ray_folder, store
-from idat_tune.search.request import Resources
 
 Usage = namedtuple("Usage", "total used free")
 
@@ -78,24 +78,24 @@ def test_rays_store_goes_to_the_disk_where_shared_memory_is_short_and_needs_room
 
 @pytest.mark.parametrize(("there", "asked", "each"), [(0, None, 0), (2, None, 1), (2, 0.25, 0.25), (4, 2.0, 2)])
 def test_the_part_of_a_gpu_that_a_trial_takes(there, asked, each):
-    assert gpus_of_each(there, Resources(gpus_per_trial=asked)) == each
+    assert gpus_of_each(there, SearchConfig.of("digits", gpus_per_trial=asked)) == each
 
 
 @pytest.mark.parametrize("asked", [0.5, 1.0, 1.5, 0.00001, float("inf")])
 def test_more_gpus_than_there_are_and_odd_parts_are_refused(asked):
-    with pytest.raises(BadInput, match="--gpus-per-trial cannot be"):
-        gpus_of_each(0, Resources(gpus_per_trial=asked))
+    with pytest.raises(BadInput, match="gpus.per.trial cannot be"):
+        gpus_of_each(0, SearchConfig.of("digits", gpus_per_trial=asked))
 
 
 def test_a_cluster_may_yet_grow_to_the_gpus_asked_for():
-    assert gpus_of_each(0, Resources(gpus_per_trial=1.0, address="10.0.0.1:6379")) == 1
+    assert gpus_of_each(0, SearchConfig.of("digits", gpus_per_trial=1.0, address="10.0.0.1:6379")) == 1
 
 
 def test_more_processes_than_a_machine_can_hold_are_refused():
     most = machine.MOST_PER_CORE * (os.cpu_count() or 1)
-    check_processes(Resources(max_concurrent=most))
+    check_processes(ResourcesConfig(max_concurrent=most))
     with pytest.raises(BadInput, match=f"--max-concurrent cannot be {most + 1}: .* give at most {most}"):
-        check_processes(Resources(max_concurrent=most + 1))
+        check_processes(ResourcesConfig(max_concurrent=most + 1))
 
 
 @pytest.mark.parametrize(

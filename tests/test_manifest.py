@@ -1,18 +1,17 @@
 """What is refused before a search touches anything: names, and manifests and journals that are damaged."""
 
 import json
-from dataclasses import replace
 
 import pytest
 from conftest import command
-from test_conductor import a_plan, begin, run_all
+from test_conductor import a_plan, asking, begin, run_all
 from test_journal import record
 
 from idat_tune.errors import BadInput
 from idat_tune.journal import Journal
-from idat_tune.search import plan_search
+from idat_tune.search import SearchConfig, plan_search
+from idat_tune.search.config import check_name
 from idat_tune.search.manifest import JOURNAL, NAME, check_resumable
-from idat_tune.search.request import check_name
 
 
 @pytest.mark.parametrize("name", ["a", "first-1", "Größe_2.b", "a" * 150, "7"])
@@ -41,7 +40,7 @@ def test_a_name_of_letters_digits_and_a_few_signs_is_taken(name):
 )
 def test_a_name_that_cannot_be_a_folder_of_its_own_is_refused(tmp_path, name, why):
     with pytest.raises(BadInput) as caught:
-        plan_search("digits", space=None, trials=3, fixed={}, seed=0, seeds=1, out=tmp_path, name=name)
+        plan_search(SearchConfig.of("digits", out=tmp_path, name=name))
     assert str(caught.value).startswith("--name cannot be '")
     assert why in str(caught.value)
     assert len(str(caught.value)) < 250
@@ -115,11 +114,11 @@ def test_other_images_and_more_trials_than_the_test_was_opened_for_are_refused_b
     with pytest.raises(BadInput, match="was begun with other images of digits than are there now"):
         check_resumable(begun, "other")
     changed(begun, test_openings=[{"winner": "arm-default"}])
-    more = replace(begun, trials=begun.trials + 1)
+    more = asking(begun, trials=begun.config.explore.trials + 1)
     with pytest.raises(BadInput, match=r"has opened its test split with --trials \d+, so it cannot go on to"):
         check_resumable(more, "hash")
     check_resumable(begun, "hash")
-    check_resumable(replace(more, reopen_test=True), "hash")
+    check_resumable(asking(more, reopen_test=True), "hash")
 
 
 def test_a_manifest_of_a_newer_version_is_left_to_it(begun):

@@ -47,7 +47,7 @@ def play(conducting, tensors):
 
 
 def a_small_plan(out):
-    return a_plan(out, trials=1, final_seeds=2, folds=0, fixed={"epochs": 2, "teacher": "none"})
+    return a_plan(out, trials=1, seeds=2, folds=0, fixed={"epochs": 2, "teacher": "none"})
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +92,7 @@ def test_a_search_whose_folder_was_moved_has_its_paths_where_it_is_now(copied, f
 
 def test_a_search_whose_folder_was_renamed_goes_by_its_new_name(copied):
     copied.folder.rename(copied.out / "renamed")
-    plan = a_plan(copied.out, name="renamed", trials=1, final_seeds=2, folds=0, fixed={"epochs": 2, "teacher": "none"})
+    plan = a_plan(copied.out, name="renamed", trials=1, seeds=2, folds=0, fixed={"epochs": 2, "teacher": "none"})
     found, _ = given_again(plan)
     assert (found["name"], found["out"]) == ("renamed", str(copied.out / "renamed"))
     assert json.loads((plan.folder / NAME).read_text())["name"] == "renamed"

@@ -5,13 +5,13 @@ import pytest
 from idat_tune import space as spaces
 from idat_tune import tasks
 from idat_tune.errors import BadInput
-from idat_tune.search import plan_search
+from idat_tune.search import SearchConfig, plan_search
 from idat_tune.tasks import Task
 
 
 def planned(out, task="digits", **changes):
-    settings = {"space": None, "trials": 4, "fixed": {}, "seed": 0, "seeds": 1, "out": out, "name": "x"}
-    return plan_search(task, **{**settings, **changes})
+    settings = {"trials": 4, "seeds": 1, "out": out, "name": "x"}
+    return plan_search(SearchConfig.of(task, **{**settings, **changes}))
 
 
 def refused(out, **changes):

@@ -15,7 +15,6 @@ from idat_tune.search import conductor
 from idat_tune.search.budget import Budget
 from idat_tune.search.conductor import Conductor
 from idat_tune.search.manifest import Manifest
-from idat_tune.search.request import Resources
 
 
 @pytest.fixture
@@ -26,7 +25,7 @@ def lines(tmp_path, monkeypatch):
     plan = a_plan(tmp_path, trials=6, top_k=2, folds=2)
     plan.folder.mkdir(parents=True)
     journal, manifest = Journal(plan.folder / "journal.jsonl"), Manifest(plan, "hash")
-    budget = Budget(plan, Resources(), journal, manifest, clock=clock)
+    budget = Budget(plan, journal, manifest, clock=clock)
     progress = Progress(quiet=True, clock=clock)
     shown = io.StringIO()
     progress.console = Console(file=shown, soft_wrap=True)
@@ -61,7 +60,7 @@ def test_a_long_silence_is_broken_by_a_line_that_says_what_is_running(tmp_path):
     plan.folder.mkdir()
     progress = Progress(quiet=True, clock=clock)
     progress.console = Console(file=shown, soft_wrap=True)
-    budget = Budget(plan, Resources(), Journal(plan.folder / "journal.jsonl"), Manifest(plan, "hash"), clock=clock)
+    budget = Budget(plan, Journal(plan.folder / "journal.jsonl"), Manifest(plan, "hash"), clock=clock)
     progress.search_started(plan, 1, [], budget)
     job = plan.first_jobs()[0]
     progress.trial_started(job)

@@ -13,7 +13,7 @@ from idat_tune.config import RunConfig
 from idat_tune.engine.optimizer import decay_groups, scheduler_for
 from idat_tune.errors import BadInput
 from idat_tune.run import evaluate, run, to_device
-from idat_tune.search import plan_search
+from idat_tune.search import SearchConfig, plan_search
 from idat_tune.single import train_once
 
 KINDS = list(kinds.KINDS)
@@ -267,19 +267,11 @@ def test_a_search_refuses_it(tmp_path, where):
     space.write_text(given)
     fixed = {"protocol": "paper"} if where == "fixed" else {}
     with pytest.raises(BadInput, match="protocol cannot be paper in a search: .* sealed; run it alone") as caught:
-        plan_search("digits", space=str(space), trials=4, fixed=fixed, seed=0, seeds=1, out=tmp_path, name=None)
+        plan_search(SearchConfig.of("digits", space=space, trials=4, fixed=fixed, out=tmp_path))
     assert "\n" not in str(caught.value)
 
 
 def test_a_search_with_the_feature_loss_has_an_arm_without_teacher(tmp_path):
-    plan = plan_search(
-        "digits",
-        space=None,
-        trials=4,
-        fixed={"distill.loss": "feature", "teacher": "glyph_small"},
-        seed=0,
-        seeds=1,
-        out=tmp_path,
-        name=None,
-    )
+    fixed = {"distill.loss": "feature", "teacher": "glyph_small"}
+    plan = plan_search(SearchConfig.of("digits", trials=4, fixed=fixed, out=tmp_path))
     assert plan.arms()["alone"].alone

@@ -13,7 +13,7 @@ from idat_tune.metrics import WORST
 from idat_tune.replay import compare, table
 from idat_tune.replay.nearest import Nearest
 from idat_tune.replay.simulate import Benchmark, Confirm, Explore, choose, replay
-from idat_tune.search.request import GRID, MEDIAN, NONE, RANDOM, TPE
+from idat_tune.search.config import GRID, MEDIAN, NONE, RANDOM, TPE
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ from idat_tune import space as spaces
 from idat_tune.errors import BadInput
 from idat_tune.journal import EXPLORE
 from idat_tune.search import grid
-from idat_tune.search.request import GRID, RULES, SAMPLERS
+from idat_tune.search.config import GRID, RULES, SAMPLERS
 from idat_tune.search.sampler import SAMPLERS as SAMPLER_TABLE
 from idat_tune.search.stopping import RULES as RULE_TABLE
 

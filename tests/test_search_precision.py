@@ -4,7 +4,7 @@ import pytest
 
 from idat_tune import space as spaces
 from idat_tune.errors import BadInput
-from idat_tune.search import Listener, Resources, precision
+from idat_tune.search import Listener, SearchConfig, precision
 from idat_tune.search.cluster import Room
 from idat_tune.search.driver import check_devices, drive
 from idat_tune.search.manifest import Manifest
@@ -12,12 +12,12 @@ from idat_tune.search.plan import Plan
 from idat_tune.space import Space
 
 ON_CPUS, ON_GPUS = Room(2, 2, 0.0), Room(2, 2, 0.5)
-SETTINGS = {"name": "s", "task": "dtd", "space": spaces.load("idat"), "trials": 6, "seed": 0, "final_seeds": 2}
+SETTINGS = {"name": "s", "task": "dtd", "space": spaces.load("idat"), "trials": 6, "seeds": 2}
 
 
 def settled(out, room=ON_CPUS, **changes):
     """The plan of a search that begins, or goes on, there."""
-    plan = Plan.checked(**{"fixed": {}, **SETTINGS, **changes}, out=out)
+    plan = Plan.checked(SearchConfig.of(**{**SETTINGS, **changes}, out=out))
     plan.folder.mkdir(parents=True, exist_ok=True)
     return precision.settled(plan, Manifest(plan, "hash", {}), room)
 
@@ -39,7 +39,7 @@ def test_all_trials_compute_in_what_the_first_worker_said_also_after_a_resume(tm
         configs = [*plan.arms().values(), *plan.sample(), *(job.config for job in plan.first_jobs())]
         assert {config.precision for config in configs} == {"bf16"}
     assert answers == ["fp32"]
-    asked = Plan.checked(**SETTINGS, fixed={}, out=tmp_path)
+    asked = Plan.checked(SearchConfig.of(**SETTINGS, out=tmp_path))
     assert precision.held(asked, Manifest(asked, "hash", {})) == plan
 
 
@@ -62,9 +62,9 @@ def test_a_worker_without_the_device_says_so_in_a_sentence(tmp_path, monkeypatch
 def test_a_device_that_is_not_there_is_refused_before_ray_starts(tmp_path, monkeypatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     monkeypatch.setattr("ray.is_initialized", lambda: False)  # whatever tests before this one have left
-    plan = Plan.checked(**SETTINGS, fixed={"device": "cuda"}, out=tmp_path)
+    plan = Plan.checked(SearchConfig.of(**SETTINGS, fixed={"device": "cuda"}, out=tmp_path))
     with pytest.raises(BadInput, match="device 'cuda' is not on this machine"):
-        next(drive([plan], Resources(), lambda plan: Listener()))
+        next(drive([plan], plan.config, lambda plan: Listener()))
     monkeypatch.setattr("ray.is_initialized", lambda: True)  # of a cluster, say
     check_devices([plan])
     assert list(tmp_path.iterdir()) == []

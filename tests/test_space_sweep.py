@@ -11,6 +11,7 @@ from idat_tune import reading
 from idat_tune import space as spaces
 from idat_tune.config import RunConfig
 from idat_tune.errors import BadInput
+from idat_tune.search.config import SearchConfig
 from idat_tune.search.plan import Plan
 from idat_tune.space import Choice
 
@@ -80,9 +81,7 @@ def planned(content):
     """The plan of a search in a space; None if it is refused, as it must be: in a sentence."""
     try:
         space = spaces.parse(content, "made")
-        return Plan.checked(
-            name="x", task="dtd", space=space, fixed={}, trials=4, seed=0, final_seeds=1, out=Path("none")
-        )
+        return Plan.checked(SearchConfig.of("dtd", name="x", space=space, trials=4, out=Path("none")))
     except BadInput as failure:
         return check(str(failure))
 
@@ -91,6 +90,8 @@ def planned(content):
 @given(content=contents())
 def test_what_a_space_that_is_taken_proposes_can_be_run(content):
     plan = planned(content)
+    if plan:
+        assert spaces.parse(plan.config.space) == spaces.parse(content, "made")
     generator = random.Random(0)
 
     def ask(label, domain):

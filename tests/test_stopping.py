@@ -10,7 +10,7 @@ from ray.tune.schedulers.async_hyperband import _Bracket
 from test_conductor import a_plan, begin, results_of, run_all
 
 from idat_tune.journal import COMPLETE, FINAL, STOPPED
-from idat_tune.search.request import HALVING, MEDIAN, NONE, RULES
+from idat_tune.search.config import HALVING, MEDIAN, NONE, RULES
 from idat_tune.search.stopping import ETA, Halving, grace, rule
 
 

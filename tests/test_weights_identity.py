@@ -13,7 +13,7 @@ import idat_tune
 from idat_tune import data, embedded, export, run, space, trial, weights
 from idat_tune.errors import BadInput
 from idat_tune.journal import Journal, TrialRecord
-from idat_tune.search import plan_search
+from idat_tune.search import SearchConfig, plan_search
 from idat_tune.search.driver import check_models, held_weights
 from idat_tune.search.manifest import Manifest
 from idat_tune.search.plan import Plan
@@ -141,9 +141,7 @@ def test_an_adapter_that_holds_nan_is_refused_by_name(exported):
 
 def planned(tmp_path, **changes):
     fixed = {"student": SMALL, "teacher": "none", "image_size": 32, **changes.pop("fixed", {})}
-    return plan_search(
-        "digits", space=None, trials=3, fixed=fixed, seed=0, seeds=1, out=tmp_path / "runs", name="one", **changes
-    )
+    return plan_search(SearchConfig.of("digits", fixed=fixed, seeds=1, out=tmp_path / "runs", name="one", **changes))
 
 
 def begin(plan):
@@ -190,16 +188,8 @@ def test_the_journal_keeps_what_each_worker_built_on(tmp_path):
 def wanting(tmp_path, *teachers, **fixed):
     """A plan over a space of these teachers."""
     searched = space.parse({"params": {"teacher": {"choice": list(teachers)}}, "start": [{"teacher": teachers[-1]}]})
-    return Plan.checked(
-        name="one",
-        task="dtd",
-        space=searched,
-        fixed={"student": SMALL, **fixed},
-        trials=3,
-        seed=0,
-        final_seeds=1,
-        out=tmp_path / "runs",
-    )
+    fixed = {"student": SMALL, **fixed}
+    return Plan.checked(SearchConfig.of("dtd", name="one", space=searched, fixed=fixed, seeds=1, out=tmp_path / "runs"))
 
 
 def test_teachers_that_cannot_be_had_are_left_out_and_stay_so(folder, tmp_path):  # noqa: F811
@@ -229,15 +219,7 @@ def test_what_a_space_of_the_users_own_wants_is_said_to_be_the_spaces_wish(folde
     written(folder)
     mine = tmp_path / "mine.yaml"
     mine.write_text("params:\n  teacher: {choice: [none, vit_large]}\n")
-    plan = plan_search(
-        "digits",
-        space=mine,
-        trials=3,
-        fixed={"student": SMALL, "image_size": 160},
-        seed=0,
-        seeds=1,
-        out=tmp_path / "runs",
-        name="one",
-    )
+    fixed = {"student": SMALL, "image_size": 160}
+    plan = plan_search(SearchConfig.of("digits", space=mine, fixed=fixed, out=tmp_path / "runs", name="one"))
     with pytest.raises(BadInput, match="space 'mine' wants vit_large as a teacher: the weights of vit_large_patch16"):
         check_models(plan)

@@ -7,23 +7,23 @@ from conftest import command
 from idat_tune.errors import BadInput, IdatError
 from idat_tune.search import workers
 from idat_tune.search.cluster import Room, room
+from idat_tune.search.config import ResourcesConfig
 from idat_tune.search.plan import Place
-from idat_tune.search.request import Resources
 from idat_tune.search.workers import Hosts
 
 
 @pytest.mark.parametrize(
     ("cores", "gpus", "each", "resources", "wanted"),
     [
-        (8, 0, 0.0, Resources(), Room(8, 8, 0.0)),
-        (8, 0, 0.0, Resources(max_concurrent=20), Room(20, 20, 0.0)),
-        (16, 2, 1.0, Resources(), Room(2, 2, 1.0)),
-        (16, 2, 0.25, Resources(gpus_per_trial=0.25), Room(8, 8, 0.25)),
-        (8, 0, 0.0, Resources(stacked=4), Room(32, 8, 0.0, 4)),
-        (16, 2, 1.0, Resources(stacked=4), Room(8, 2, 1.0, 4)),
-        (16, 2, 1.0, Resources(stacked=4, max_concurrent=6), Room(6, 2, 1.0, 4)),
-        (16, 2, 1.0, Resources(stacked=4, max_concurrent=3), Room(3, 1, 1.0, 4)),
-        (2, 0, 0.0, Resources(stacked=8, max_concurrent=32), Room(16, 2, 0.0, 8)),
+        (8, 0, 0.0, ResourcesConfig(), Room(8, 8, 0.0)),
+        (8, 0, 0.0, ResourcesConfig(max_concurrent=20), Room(20, 20, 0.0)),
+        (16, 2, 1.0, ResourcesConfig(), Room(2, 2, 1.0)),
+        (16, 2, 0.25, ResourcesConfig(gpus_per_trial=0.25), Room(8, 8, 0.25)),
+        (8, 0, 0.0, ResourcesConfig(stacked=4), Room(32, 8, 0.0, 4)),
+        (16, 2, 1.0, ResourcesConfig(stacked=4), Room(8, 2, 1.0, 4)),
+        (16, 2, 1.0, ResourcesConfig(stacked=4, max_concurrent=6), Room(6, 2, 1.0, 4)),
+        (16, 2, 1.0, ResourcesConfig(stacked=4, max_concurrent=3), Room(3, 1, 1.0, 4)),
+        (2, 0, 0.0, ResourcesConfig(stacked=8, max_concurrent=32), Room(16, 2, 0.0, 8)),
     ],
 )
 def test_the_room_for_trials(cores, gpus, each, resources, wanted):
@@ -32,7 +32,11 @@ def test_the_room_for_trials(cores, gpus, each, resources, wanted):
 
 @pytest.mark.parametrize(
     ("resources", "each", "whole"),
-    [(Resources(), 0.5, 2.0), (Resources(stacked=4), 1.0, 2.0), (Resources(stacked=8, max_concurrent=2), 1.0, 1.0)],
+    [
+        (ResourcesConfig(), 0.5, 2.0),
+        (ResourcesConfig(stacked=4), 1.0, 2.0),
+        (ResourcesConfig(stacked=8, max_concurrent=2), 1.0, 1.0),
+    ],
 )
 def test_trials_are_charged_all_that_their_processes_take(resources, each, whole):
     found = room(4, 2, each, resources)
@@ -42,7 +46,7 @@ def test_trials_are_charged_all_that_their_processes_take(resources, each, whole
 @pytest.mark.parametrize("changes", [{"stacked": 0}, {"stacked": 17}, {"stacked": 2, "gpus_per_trial": 0.5}])
 def test_what_cannot_be_stacked_is_refused(changes):
     with pytest.raises(BadInput, match="--stacked"):
-        Resources(**changes)
+        ResourcesConfig(**changes)
 
 
 def hosts(there, seats=2):

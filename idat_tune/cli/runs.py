@@ -9,9 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from idat_tune.cli.shared import (
-    OUT,
     Json,
-    Out,
     Set,
     Weights,
     app,
@@ -28,11 +26,21 @@ from idat_tune.errors import BadInput
 
 @app.command()
 def search(
-    task: Annotated[list[str], typer.Option(help="A task or a group of tasks; may be given several times.")],
+    task: Annotated[
+        list[str] | None, typer.Option(help="A task or a group of tasks; may be given several times.")
+    ] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", parser=given_path, help="Search file, such as search.yaml of any search; options override."
+        ),
+    ] = None,
     space: Annotated[
         str | None, typer.Option(metavar="NAME|FILE", help="Search space; the task's own if absent.")
     ] = None,
-    trials: Annotated[int, typer.Option(metavar="N", help="Trials to explore, arms included.")] = 32,
+    trials: Annotated[
+        int | None, typer.Option(metavar="N", help="Trials to explore, arms included; 32 if absent.")
+    ] = None,
     hours: Annotated[
         float | None,
         typer.Option(metavar="H", help="Propose nothing new after so long; the stages that follow come on top."),
@@ -44,7 +52,9 @@ def search(
         int | None, typer.Option(metavar="N", help="Propose nothing new after N trials without a gain beyond noise.")
     ] = None,
     epochs: Annotated[int | None, typer.Option(metavar="N", help="Epochs per trial; the space's if absent.")] = None,
-    seeds: Annotated[int, typer.Option(metavar="N", help="Runs of the winner in the final run.")] = 3,
+    seeds: Annotated[
+        int | None, typer.Option(metavar="N", help="Runs of the winner in the final run; 3 if absent.")
+    ] = None,
     top_k: Annotated[
         int | None, typer.Option(metavar="K", help="Best configs to confirm, beside the arms; 2 if absent.")
     ] = None,
@@ -64,17 +74,22 @@ def search(
     gpus_per_trial: Annotated[float | None, typer.Option(metavar="F", help="Part of a GPU per trial.")] = None,
     max_concurrent: Annotated[int | None, typer.Option(metavar="N", help="Trials at once.")] = None,
     stacked: Annotated[
-        int, typer.Option(metavar="K", help="Experiment: K trials at once in each process; equal shapes train as one.")
-    ] = 1,
+        int | None,
+        typer.Option(metavar="K", help="Experiment: K trials at once in each process; equal shapes train as one."),
+    ] = None,
     address: Annotated[str | None, typer.Option(metavar="ADDR", help="Of a running Ray cluster, or 'auto'.")] = None,
-    out: Out = OUT,
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", parser=given_path, help="Folder of all searches; ./runs if absent."),
+    ] = None,
     name: Annotated[str | None, typer.Option(help="Of the search; the same name again resumes it.")] = None,
     seed: Annotated[
-        int,
+        int | None,
         typer.Option(
-            metavar="S", help="Of the sampler and of every trial; with --max-concurrent 1 a search repeats itself."
+            metavar="S",
+            help="Of the sampler and of every trial, 0 if absent; with --max-concurrent 1 a search repeats itself.",
         ),
-    ] = 0,
+    ] = None,
     assignments: Set = [],  # noqa: B006
     weights: Weights = None,
     dry_run: Annotated[
@@ -89,55 +104,71 @@ def search(
 ) -> None:
     """Search the best config of a task, train it on train and val, test it once."""
     from idat_tune import tasks
-    from idat_tune.search import Resources, plan_search
-    from idat_tune.search.request import FOLDS, HALVING, TOP_K, TPE, check_name
+    from idat_tune.search import plan_search
+    from idat_tune.search.config import SearchConfig, by_key, read
 
-    resources = Resources(hours, gpus_per_trial, max_concurrent, address, gpu_hours, patience, stacked)
     check_positive("--price-per-hour", price_per_hour)
     if price_per_hour is not None and not dry_run:
         raise BadInput("--price-per-hour goes with --dry-run, which says what a search would cost")
-    fixed = held(assignments, epochs=epochs)
-    chosen = tasks.select(task)
+    options = {
+        "space": space,
+        "trials": trials,
+        "hours": hours,
+        "gpu_hours": gpu_hours,
+        "patience": patience,
+        "seeds": seeds,
+        "top_k": top_k,
+        "folds": 0 if no_confirm else folds,
+        "reopen_test": reopen_test or None,
+        "sampler": sampler,
+        "stopping": stopping,
+        "gpus_per_trial": gpus_per_trial,
+        "stacked": stacked,
+        "max_concurrent": max_concurrent,
+        "address": address,
+        "out": out,
+        "name": name,
+        "seed": seed,
+    }
+    flat = read(config) if config else {}
+    flat |= by_key({option: value for option, value in options.items() if value is not None})
+    flat["fixed"] = {**flat.get("fixed", {}), **held(assignments, epochs=epochs)}
+    chosen = tasks.select(task or _tasks_of(flat))
+    asked = SearchConfig.from_flat({**flat, "task": chosen[0].name})  # what is wrong for one is so for all
     several = len(chosen) > 1
-    if name is not None:
-        check_name(name)  # as given, before the task's stands behind it
-    if several and name is None:
-        name = _free_name(out)
-    plans = [
-        plan_search(
-            known.name,
-            space=space,
-            trials=trials,
-            fixed=fixed,
-            seed=seed,
-            seeds=seeds,
-            top_k=TOP_K if top_k is None else top_k,
-            folds=0 if no_confirm else FOLDS if folds is None else folds,
-            reopen_test=reopen_test,
-            out=out,
-            name=f"{name}-{known.name}" if several else name,
-            sampler=TPE if sampler is None else sampler,
-            stopping=HALVING if stopping is None else stopping,
-        )
-        for known in chosen
-    ]
+    if several and asked.name is None:
+        asked = asked.updated({"name": _free_name(Path(asked.out))})
+    plans = []
+    for known in chosen:
+        names = {"name": f"{asked.name}-{known.name}"} if several else {}
+        plans.append(plan_search(asked.updated({"task": known.name, **names})))
     for plan in plans:
         _caution(plan)
     if dry_run:
-        _dry_run(plans, resources, price_per_hour, as_json)
+        _dry_run(plans, price_per_hour, as_json)
         return
     results = []
-    for result in _results(plans, resources, quiet, name if several else None):
+    for result in _results(plans, quiet, asked.name if several else None):
         results.append(result)
         if not as_json:
             _show(result)
-    table = _overview(results, out / f"{name}.parquet") if several else None
+    folder = Path(asked.out)
+    table = _overview(results, folder / f"{asked.name}.parquet") if several else None
     if as_json:
         print_json(results if several else results[0])
     else:
-        typer.echo(f"all tasks     {table}\n" * several + f"compare       {_compare(out, results[0]['tracking_uri'])}")
+        compare = _compare(folder, results[0]["tracking_uri"])
+        typer.echo(f"all tasks     {table}\n" * several + f"compare       {compare}")
     if any(result["winner"] is None or result["winner"]["test_accuracy"] is None for result in results):
         raise SystemExit(1)
+
+
+def _tasks_of(flat: dict[str, Any]) -> list[str]:
+    """The task, or tasks, that a search file names."""
+    named = flat.get("task")
+    if not named:
+        raise BadInput("which task is not said; give --task, and `idat-tune tasks` lists them")
+    return [str(one) for one in named] if isinstance(named, list) else [str(named)]
 
 
 def _caution(plan: Any) -> None:
@@ -148,7 +179,7 @@ def _caution(plan: Any) -> None:
         typer.echo(f"{plan.task.name}: {sentence}", err=True)
 
 
-def _dry_run(plans: list[Any], resources: Any, price_per_hour: float | None, as_json: bool) -> None:
+def _dry_run(plans: list[Any], price_per_hour: float | None, as_json: bool) -> None:
     """Print what the searches would cost; nothing is written."""
     import tempfile
 
@@ -157,7 +188,7 @@ def _dry_run(plans: list[Any], resources: Any, price_per_hour: float | None, as_
     from idat_tune.search import LOG, estimate_searches
     from idat_tune.search.address import unused
 
-    beside = None if resources.address else unused()
+    beside = None if plans[0].config.resources.address else unused()
     if beside:
         typer.echo(beside, err=True)
     typer.echo("measuring a few real steps; nothing is written", err=True)
@@ -167,7 +198,7 @@ def _dry_run(plans: list[Any], resources: Any, price_per_hour: float | None, as_
         def tell(line: str) -> None:
             typer.echo(f"{line} ({duration(time.monotonic() - began)})", file=stderr)
 
-        estimates = list(estimate_searches(plans, resources, price_per_hour, tell))
+        estimates = list(estimate_searches(plans, price_per_hour, tell))
     if as_json:
         print_json(estimates if len(estimates) > 1 else estimates[0])
         return
@@ -176,7 +207,7 @@ def _dry_run(plans: list[Any], resources: Any, price_per_hour: float | None, as_
         paper.print(table)
 
 
-def _results(plans: list[Any], resources: Any, quiet: bool, name: str | None) -> Iterator[dict[str, Any]]:
+def _results(plans: list[Any], quiet: bool, name: str | None) -> Iterator[dict[str, Any]]:
     """The result of each plan, with its progress on the screen meanwhile; `name` is that of all of them together."""
     from idat_tune.errors import Interrupted
     from idat_tune.progress import Progress
@@ -191,7 +222,7 @@ def _results(plans: list[Any], resources: Any, quiet: bool, name: str | None) ->
     running = iter(plans)
     plan = next(running)
     try:
-        for result in run_searches(plans, resources, listen):
+        for result in run_searches(plans, listen):
             for progress in shown:
                 progress.close()
             yield result

@@ -13,8 +13,8 @@ from idat_tune.errors import BadInput, unknown
 from idat_tune.replay import table
 from idat_tune.replay.processes import mapping
 from idat_tune.replay.simulate import Benchmark, Chosen, Confirm, Explore, choose, replay
+from idat_tune.search.config import GP, GRID, MEDIAN, NONE, RANDOM
 from idat_tune.search.plan import DEFAULT
-from idat_tune.search.request import GP, GRID, MEDIAN, NONE, RANDOM
 
 SPACE = "embedded"  # that the table was recorded in
 BASE = "random-64"  # random search at full budget, what all settings are held against

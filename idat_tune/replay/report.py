@@ -1,7 +1,7 @@
 """A comparison as a Markdown table."""
 
 from idat_tune.replay.compare import BASE, QUARTER, Comparison, Curve, Point
-from idat_tune.search import TRIALS
+from idat_tune.search.config import ExploreConfig
 
 
 def markdown(comparison: Comparison) -> str:
@@ -43,5 +43,5 @@ def _row(curve: Curve, wanted: float) -> str:
 
 def _usual(curve: Curve) -> Point:
     """After as many trials as a search has by default, if so many were replayed; the base always after its own."""
-    usual = [point for point in curve.points if point.trials <= TRIALS]
+    usual = [point for point in curve.points if point.trials <= ExploreConfig().trials]
     return curve.points[-1] if curve.setting == BASE else usual[-1]

@@ -14,9 +14,9 @@ from idat_tune.config import RunConfig
 from idat_tune.errors import BadInput
 from idat_tune.replay.nearest import Nearest
 from idat_tune.replay.table import ARMS, Curves, Recording, curves_of
+from idat_tune.search.config import HALVING, TPE, ConfirmConfig
 from idat_tune.search.plan import ALONE, DEFAULT
 from idat_tune.search.race import Contender, Race
-from idat_tune.search.request import HALVING, TOP_K, TPE
 from idat_tune.search.sampler import distribution, new_study, reseed, suggest
 from idat_tune.search.stopping import ETA, RULES, Halving, Rule, grace
 from idat_tune.space import Domain, Space
@@ -44,7 +44,7 @@ class Explore:
 class Confirm:
     """How the winner is chosen: a race of the arms and the top k; with k = 0 the best explored trial is taken."""
 
-    top_k: int = TOP_K
+    top_k: int = ConfirmConfig().top_k
     folds: int = 4  # one less than a search's default: of the five recorded, exploring takes one
     fewest: bool = True  # whether of those that are level with the best the one with the fewest parameters wins
 

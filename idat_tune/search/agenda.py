@@ -64,7 +64,7 @@ class Agenda:
         """The next run of the confirm stage, or, when nothing of it is left, the winner's final runs."""
         if not self.manifest.content["explored"]:
             self.manifest.set("explored", True)
-        if self.manifest.content["winner"] is None and self.plan.folds:
+        if self.manifest.content["winner"] is None and self.plan.config.confirm.folds:
             if self.confirmation is None:
                 self.confirmation = Confirmation(self.plan, self.journal)
                 self.gap_jobs = deque(job for job in self.gap_jobs if job.stage != CONFIRM)
@@ -138,7 +138,7 @@ class Agenda:
     def _known_early(self) -> list[Job]:
         """What will be run whoever wins: the default on all splits, and the final runs of default and alone."""
         default = jobs_of(EXPLORE, "arm", {DEFAULT: self.plan.config_of({})})[0]
-        confirms = [confirm_job(default.id, fold, default.config) for fold in range(self.plan.folds)]
+        confirms = [confirm_job(default.id, fold, default.config) for fold in range(self.plan.config.confirm.folds)]
         return ([] if self.manifest.content["winner"] else confirms) + self.plan.arm_finals()
 
 

@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from idat_tune.journal import COMPLETE, EXPLORE, Journal, TrialRecord
 from idat_tune.search.manifest import Manifest
 from idat_tune.search.plan import Plan
-from idat_tune.search.request import Resources
 
 TRIALS, HOURS, GPU_HOURS, PATIENCE, GRID = "trials", "hours", "gpu-hours", "patience", "grid"
 WHY = {
@@ -26,14 +25,12 @@ class Budget:
     def __init__(
         self,
         plan: Plan,
-        resources: Resources,
         journal: Journal,
         manifest: Manifest,
         gpus: float = 0.0,
         clock: Callable[[], float] = time.monotonic,
     ):
         self.plan = plan
-        self.resources = resources
         self.journal = journal
         self.manifest = manifest
         self.gpus = gpus  # that a trial takes
@@ -63,12 +60,12 @@ class Budget:
         """What has ended exploring, if anything has; `exhausted` where the sampler has no more to propose."""
         self.note(self.running)
         explored = self.journal.of(EXPLORE)
-        hours, gpu_hours, patience = self.resources.hours, self.resources.gpu_hours, self.resources.patience
+        asked = self.plan.config.explore
         ended = {
-            TRIALS: len(explored) + self.running >= self.plan.trials,
-            HOURS: hours is not None and self.seconds >= 3600 * hours,
-            GPU_HOURS: gpu_hours is not None and self.gpu_seconds >= 3600 * gpu_hours,
-            PATIENCE: patience is not None and longest_without_gain(explored) >= patience,
+            TRIALS: len(explored) + self.running >= asked.trials,
+            HOURS: asked.hours is not None and self.seconds >= 3600 * asked.hours,
+            GPU_HOURS: asked.gpu_hours is not None and self.gpu_seconds >= 3600 * asked.gpu_hours,
+            PATIENCE: asked.patience is not None and longest_without_gain(explored) >= asked.patience,
             GRID: exhausted,
         }
         return next((limit for limit, reached in ended.items() if reached), None)

@@ -16,6 +16,7 @@ from idat_tune.engine import devices
 from idat_tune.errors import BadInput, IdatError
 from idat_tune.interrupts import Interrupts
 from idat_tune.search.address import LOCAL, NONE_NEEDED, unused
+from idat_tune.search.config import ResourcesConfig, SearchConfig
 from idat_tune.search.machine import (
     check_processes,
     end,
@@ -25,7 +26,6 @@ from idat_tune.search.machine import (
     ray_folder,
     store,
 )
-from idat_tune.search.request import Resources
 
 QUIET = {
     "RAY_AIR_NEW_OUTPUT": "0",
@@ -60,8 +60,10 @@ class Room:
 class Session:
     """Ray for one search after another: started for the first, ended after the last."""
 
-    def __init__(self, resources: Resources):
-        self.resources = resources
+    def __init__(self, config: SearchConfig):
+        """What `config` says of resources holds for all searches; its address, if any, is one that answers."""
+        self.config = config
+        self.resources = config.resources
         self.interrupts = Interrupts()  # those of whoever uses it
         self.lost: Callable[[str], None] = lambda process: None  # called when a process of Ray's has died
         self.remark: str | None = None  # what is to be known of the Ray that is used
@@ -84,7 +86,7 @@ class Session:
             self._gpus()
         else:
             self.remark = unused()
-            gpus_of_each(devices.gpus(), self.resources)
+            gpus_of_each(devices.gpus(), self.config)
             check_processes(self.resources)
             store(ray_folder())
 
@@ -101,7 +103,7 @@ class Session:
     def _gpus(self) -> float:
         import ray
 
-        return gpus_of_each(ray.cluster_resources().get("GPU", 0.0), self.resources)
+        return gpus_of_each(ray.cluster_resources().get("GPU", 0.0), self.config)
 
     def _on_this_machine(self) -> dict[str, Any]:
         folder, alone = ray_folder(), self.resources.stacked == 1
@@ -219,7 +221,7 @@ def at_once(cpus: float, gpus: float, gpus_per_trial: float) -> int:
     return max(1, min(int(cpus), fit))
 
 
-def room(cpus: float, gpus: float, gpus_each: float, resources: Resources) -> Room:
+def room(cpus: float, gpus: float, gpus_each: float, resources: ResourcesConfig) -> Room:
     """What there is for trials on so many cores and GPUs, of which each process takes a part."""
     fit, stacked, most = at_once(cpus, gpus, gpus_each), resources.stacked, resources.max_concurrent
     if stacked == 1:  # as many as the user wants, be there cores or not

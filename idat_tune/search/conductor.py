@@ -19,7 +19,6 @@ from idat_tune.search.budget import Budget
 from idat_tune.search.listener import Listener
 from idat_tune.search.manifest import Manifest
 from idat_tune.search.plan import Job, Place, Plan
-from idat_tune.search.request import Resources
 from idat_tune.search.sampler import distribution, exhausted, new_study, reseed, suggest
 from idat_tune.search.scheduler import METRIC, Stopper
 from idat_tune.search.stopping import rule
@@ -88,17 +87,17 @@ class Conductor(Searcher):
         self.interrupts = interrupts or Interrupts()
         # Where a trial goes, given where others are and whether it must be alone; None if it has to wait.
         self.place: Callable[[Iterable[Place], bool], Place | None] = lambda taken, alone: Place(0, alone)
-        self.budget = budget or Budget(plan, Resources(), journal, manifest)
+        self.budget = budget or Budget(plan, journal, manifest)
         self.ended_by: str | None = None  # what of the budget ended exploring, in this session
         self.distributions = {param.label: distribution(param.domain) for param in plan.space.params}
-        self.study = new_study(plan.sampler, plan.seed, plan.space)
+        self.study = new_study(plan.config.explore.sampler, plan.seed, plan.space)
         for record in journal.of(EXPLORE):
             self._replay(record)
         self.agenda = Agenda(plan, journal, manifest, listener)
         self.queue = deque(Live(job) for job in self.agenda.first_jobs())
         self.live: dict[str, Live] = {}
         self.finished = False  # every stage is through
-        self.scheduler = Stopper(rule(plan.stopping, *self._schedule()), journal)
+        self.scheduler = Stopper(rule(plan.config.explore.stopping, *self._schedule()), journal)
 
     def _schedule(self) -> tuple[int, int]:
         default = self.plan.config_of({})
@@ -170,7 +169,7 @@ class Conductor(Searcher):
 
     def _propose(self) -> Live:
         number = self._free_number()
-        reseed(self.study, self.plan.sampler, self.plan.seed, number, self.plan.space)
+        reseed(self.study, self.plan.config.explore.sampler, self.plan.seed, number, self.plan.space)
         proposal = self.study.ask()
 
         def ask(label: str, domain: Domain) -> Any:

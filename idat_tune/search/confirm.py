@@ -24,10 +24,12 @@ class Confirmation:
         self.configs: dict[str, RunConfig] = {}
         self.same_student: dict[str, str] = {}  # arm to the contender whose runs are its own
         default = arm_record(journal, DEFAULT)
-        self.race = Race([], plan.folds, plan.val_over_train, default.id if default else "", plan.task.val)
+        self.race = Race(
+            [], plan.config.confirm.folds, plan.val_over_train, default.id if default else "", plan.task.val
+        )
         for record in arms(journal):
             self._enter(record.id, config_of(record), record.trainable_params)
-        most = len(self.race.contenders) + plan.top_k
+        most = len(self.race.contenders) + plan.config.confirm.top_k
         for record in best_explored(journal):
             if len(self.race.contenders) < most:  # a config that is in already takes no place
                 self._enter(record.id, config_of(record), record.trainable_params)

@@ -21,12 +21,12 @@ from idat_tune.search import finish, precision
 from idat_tune.search.budget import Budget
 from idat_tune.search.cluster import Session, log_to, remove_tune_files
 from idat_tune.search.conductor import Conductor
+from idat_tune.search.config import FILE, SearchConfig, write
 from idat_tune.search.listener import LOG, Listener
 from idat_tune.search.manifest import JOURNAL, Manifest, begun, locked
 from idat_tune.search.mend import whole_again
 from idat_tune.search.patience import Watch, setting
 from idat_tune.search.plan import Plan
-from idat_tune.search.request import Resources
 from idat_tune.search.tracked import Tracked
 from idat_tune.search.workers import Hosts, Workers, workers
 from idat_tune.tasks import Task
@@ -36,14 +36,14 @@ MOST_HINTS = 5  # as many as a portfolio has: the gain of more is small
 MANY = 1_000_000  # the conductor, not Tune, says when there are no more trials
 
 
-def drive(plans: Iterable[Plan], resources: Resources, listen: Callable[[Plan], Listener]) -> Iterator[dict[str, Any]]:
+def drive(plans: Iterable[Plan], shared: SearchConfig, listen: Callable[[Plan], Listener]) -> Iterator[dict[str, Any]]:
     """Carry out plans one after the other, each from where its journal ends; yields the result of each.
 
-    What won on one task is tried early on the next.
+    What won on one task is tried early on the next. `shared` has the resources of all of them.
     """
     winners: dict[Task, dict[str, Any]] = {}  # newest first
     plans = list(plans)
-    with closing(Session(resources)) as session:
+    with closing(Session(shared)) as session:
         with interruptible() as session.interrupts:
             # What is refused is so before anything is written, and before the first of several searches takes hours.
             setting()  # of patience
@@ -54,18 +54,20 @@ def drive(plans: Iterable[Plan], resources: Resources, listen: Callable[[Plan], 
                     check_models(plan)
             held = [held_weights(plan) for plan in plans]
         for asked, identities in zip(plans, held, strict=True):
-            plan = asked.hinted(_nearest(winners, asked))
+            plan = asked if asked.config.hints is not None else asked.hinted(_nearest(winners, asked))
             with locked(plan.folder):
                 journal = Journal(plan.folder / JOURNAL)  # first, as a damaged one must leave the manifest as it is
                 manifest = Manifest(plan, data.content_hash(plan.task.name), identities)
-                plan = precision.held(manifest.hinted(plan), manifest)
+                plan = manifest.hinted(plan)
+                write(plan.folder / FILE, plan.as_config())
+                plan = precision.held(plan, manifest)
                 listener = listen(plan)
                 listener.search_opened(plan)
                 log_to(plan.folder / LOG)
                 found = whole_again(plan, journal, manifest, listener)
                 if found is None:
                     _check_weights(plan, manifest.content["weights"])  # a finished search may have to train again
-                    found = _search(plan, resources, session, manifest, journal, listener)
+                    found = _search(plan, session, manifest, journal, listener)
                 if found["winner"]:
                     winners = {plan.task: found["winner"]["config"], **winners}
                 yield found
@@ -114,7 +116,7 @@ def held_weights(plan: Plan) -> dict[str, dict[str, Any]]:
         BadInput: they cannot be had, or are others than those that the search was begun with.
     """
     before = begun(plan)
-    if before.get("result") and not plan.reopen_test:
+    if before.get("result") and not plan.config.final.reopen_test:
         return {}
     _check_weights(plan, before.get("weights", {}))
     return {name: weights.identify(name).as_dict() for name in plan.backbones()}
@@ -131,9 +133,7 @@ def _nearest(winners: Mapping[Task, Mapping[str, Any]], plan: Plan) -> dict[str,
     return {f"from-{task.name}": winners[task] for task in others[:MOST_HINTS]}
 
 
-def _search(
-    plan: Plan, resources: Resources, session: Session, manifest: Manifest, journal: Journal, listener: Listener
-) -> dict[str, Any]:
+def _search(plan: Plan, session: Session, manifest: Manifest, journal: Journal, listener: Listener) -> dict[str, Any]:
     began = time.perf_counter()
     session.lost = listener.ray_lost
     with interruptible() as session.interrupts, _told_to_stop(plan, session.interrupts):
@@ -150,7 +150,7 @@ def _search(
         store.join()
         with _closing(plan, tracked, journal, listener, session.interrupts):
             tracked.open()
-            budget = Budget(plan, resources, journal, manifest, room.gpus_per_trial)
+            budget = Budget(plan, journal, manifest, room.gpus_per_trial)
             manifest.set("stacked", max(room.stacked, manifest.content["stacked"]))
             conductor = Conductor(plan, journal, manifest, tracked, listener, budget, session.interrupts)
             listener.search_started(plan, room.trials, journal.records, budget)

@@ -10,8 +10,8 @@ from idat_tune.backbones import NO_TEACHER
 from idat_tune.config import RunConfig
 from idat_tune.journal import COMPLETE, CONFIRM, EXPLORE, FINAL, TEST, TrialRecord
 from idat_tune.metrics import Speed
+from idat_tune.search.config import ExploreConfig
 from idat_tune.search.plan import Job, Plan
-from idat_tune.search.request import Resources
 from idat_tune.search.stopping import rule
 
 PLAYED = 2000  # trials, in all plays of the stopping rule together, whose mean is the forecast
@@ -104,7 +104,6 @@ def forecast(
     plan: Plan,
     workers: int,
     pace: Pace,
-    resources: Resources = Resources(),  # noqa: B008 - frozen
     gpus: float = 0.0,
     standing: Standing = Standing(),
 ) -> Forecast:
@@ -114,14 +113,14 @@ def forecast(
     """
     stages = {stage: Stage() for stage in (EXPLORE, CONFIRM, FINAL, TEST)}
     complete = _explore(stages[EXPLORE], plan, pace, standing)
-    _cut(stages[EXPLORE], workers, resources, gpus, standing)
+    _cut(stages[EXPLORE], workers, plan.config.explore, gpus, standing)
     _confirm(stages[CONFIRM], plan, pace, standing, complete)
     _final(stages[FINAL], plan, pace, standing)
     for job, through in standing.running:
         if job.stage in (CONFIRM, FINAL):
             _add(stages[job.stage], plan, pace, cost_key(job.config.flat()), job.config.epochs - through)
     if not any(record.stage == TEST for record in standing.records):
-        students = 3 * plan.final_seeds  # of winner, default and alone
+        students = 3 * plan.config.final.seeds  # of winner, default and alone
         speed = pace.of(cost_key(plan.config_of({}).without_teacher().flat()))
         stages[TEST].add(1, 0, students * plan.task.test * speed.val)
     # What needs no decision fills the gaps between stages; at the end the last run of the final stage is waited for.
@@ -144,7 +143,7 @@ def _explore(stage: Stage, plan: Plan, pace: Pace, standing: Standing) -> float:
     arms = [job for job in first if job.arms]
     for job in arms:
         _add(stage, plan, pace, cost_key(job.config.flat()), epochs)
-    room = max(plan.trials - standing.begun(EXPLORE) - len(arms), 0)
+    room = max(plan.config.explore.trials - standing.begun(EXPLORE) - len(arms), 0)
     new = 0 if standing.explored else room if plan.space.params else len(first) - len(arms)
     mean, ends = _stopped(plan, standing, new)
     _add(stage, plan, pace, LIKELY, mean, new)
@@ -172,7 +171,7 @@ def _stopped(plan: Plan, standing: Standing, new: int) -> tuple[float, float]:
 def _play(plan: Plan, standing: Standing, new: int, draw: random.Random) -> tuple[int, int]:
     """Epochs of the new trials, and how many of them ran to their end."""
     default = plan.config_of({})
-    stops = rule(plan.stopping, default.epochs, default.optim.warmup_epochs).stops
+    stops = rule(plan.config.explore.stopping, default.epochs, default.optim.warmup_epochs).stops
     explored = sorted((r for r in standing.records if r.stage == EXPLORE), key=lambda record: record.score)
     for place, record in enumerate(explored):
         for epoch in record.epochs:
@@ -190,11 +189,11 @@ def _play(plan: Plan, standing: Standing, new: int, draw: random.Random) -> tupl
     return ran, ended
 
 
-def _cut(stage: Stage, workers: int, resources: Resources, gpus: float, standing: Standing) -> None:
+def _cut(stage: Stage, workers: int, asked: ExploreConfig, gpus: float, standing: Standing) -> None:
     """Shorten exploring to its hours."""
-    limits = [3600 * resources.hours] if resources.hours is not None else []
-    if resources.gpu_hours is not None and gpus:
-        limits.append(3600 * resources.gpu_hours / (gpus * workers))
+    limits = [3600 * asked.hours] if asked.hours is not None else []
+    if asked.gpu_hours is not None and gpus:
+        limits.append(3600 * asked.gpu_hours / (gpus * workers))
     left = max(min(limits, default=float("inf")) - standing.spent, 0.0)
     wall = stage.wall(workers)
     if wall > left:
@@ -204,12 +203,12 @@ def _cut(stage: Stage, workers: int, resources: Resources, gpus: float, standing
 
 def _confirm(stage: Stage, plan: Plan, pace: Pace, standing: Standing, complete: float) -> None:
     """Add what the confirm stage has left: the arms whose students differ, the best k, and the winner's twin."""
-    if standing.winner or not plan.folds:
+    if standing.winner or not plan.config.confirm.folds:
         return
     default = plan.config_of({})
     arms = 1 if default.alone else 2  # no_distill has the student of alone
-    contenders = arms + min(plan.top_k, complete)
-    runs = plan.folds * (RACED * contenders + pace.taught) - standing.begun(CONFIRM)
+    contenders = arms + min(plan.config.confirm.top_k, complete)
+    runs = plan.config.confirm.folds * (RACED * contenders + pace.taught) - standing.begun(CONFIRM)
     _add(stage, plan, pace, LIKELY, default.epochs, max(runs, 0.0))
 
 
@@ -224,7 +223,7 @@ def _final(stage: Stage, plan: Plan, pace: Pace, standing: Standing) -> None:
     for config in configs:
         _add(stage, plan, pace, cost_key(config.flat()), config.epochs, final=True)
     if not standing.winner:
-        _add(stage, plan, pace, LIKELY, plan.config_of({}).epochs, plan.final_seeds, final=True)
+        _add(stage, plan, pace, LIKELY, plan.config_of({}).epochs, plan.config.final.seeds, final=True)
 
 
 def _final_configs(standing: Standing) -> list[RunConfig]:

@@ -13,7 +13,7 @@ from typing import Any
 
 from idat_tune.errors import BadInput
 from idat_tune.search.address import temporary
-from idat_tune.search.request import Resources
+from idat_tune.search.config import ResourcesConfig, SearchConfig
 
 STORE_BYTES = 1_000_000_000  # of the object store on this machine; a task's images at 224 pixels take 150 MB
 LEAST_SHARED = 400_000_000  # bytes of shared memory below which the store goes to the disk
@@ -25,29 +25,29 @@ SHARED = Path("/dev/shm")  # noqa: S108
 FAREWELL = 0.5  # seconds that Ray's processes have to end by themselves after its shutdown
 
 
-def gpus_of_each(there: float, resources: Resources) -> float:
+def gpus_of_each(there: float, config: SearchConfig) -> float:
     """How much of a GPU each process takes where there are so many GPUs.
 
     Raises:
         BadInput: more than there are, what Ray cannot count, or none where GPU-hours are to be counted.
     """
-    asked = resources.gpus_per_trial
+    asked = config.resources.gpus_per_trial
     gpus = asked if asked is not None else min(1.0, there)
     if asked is not None and not (SMALLEST_PART <= asked <= 1 or asked.is_integer()):
         raise BadInput(
             f"--gpus-per-trial cannot be {gpus:g}: a trial takes whole GPUs or a part of one, from {SMALLEST_PART} on"
         )
-    if gpus > there and not resources.address:  # a cluster may yet grow
+    if gpus > there and not config.resources.address:  # a cluster may yet grow
         raise BadInput(
             f"--gpus-per-trial cannot be {gpus:g}: this machine has {there:g} GPUs; "
             f"{'give a part of one for several trials on it, or ' * bool(there)}leave the option away"
         )
-    if resources.gpu_hours is not None and not gpus:
+    if config.explore.gpu_hours is not None and not gpus:
         raise BadInput("--gpu-hours cannot be counted: trials take no GPU here; use --hours")
     return gpus
 
 
-def check_processes(resources: Resources) -> None:
+def check_processes(resources: ResourcesConfig) -> None:
     """Refuse more trials at once than this machine can hold."""
     cores, most = os.cpu_count() or 1, resources.max_concurrent
     if resources.stacked == 1 and most and most > MOST_PER_CORE * cores:

@@ -63,7 +63,11 @@ class Manifest:
         self.content: dict[str, Any] = fresh | (_read(self.path) if self.path.exists() else {})
         _check(plan, self.content, data_hash)
         self._go_on(plan)
-        self.content |= {"name": plan.name, "sampler": plan.sampler, "stopping": plan.stopping}
+        self.content |= {
+            "name": plan.name,
+            "sampler": plan.config.explore.sampler,
+            "stopping": plan.config.explore.stopping,
+        }
         self.save()
 
     def _go_on(self, plan: Plan) -> None:
@@ -71,11 +75,11 @@ class Manifest:
         more = [option for option, _, _ in _more(plan, self.content)]
         if "trials" in more:
             self.content |= {"explored": False, "winner": None}
-        if self.test_openings and plan.reopen_test and (more or self.content["result"]):
+        if self.test_openings and plan.config.final.reopen_test and (more or self.content["result"]):
             self.content["reopen"] = True  # kept, so that a restart does it too
         if more or self.content["reopen"]:
             self.content["result"] = None
-        for key, value in (("trials", plan.trials), ("seeds", plan.final_seeds)):
+        for key, value in (("trials", plan.config.explore.trials), ("seeds", plan.config.final.seeds)):
             self.content[key] = max(value, self.content.get(key, value)) if self.content["winner"] else value
 
     @property
@@ -175,7 +179,7 @@ def check_same(plan: Plan, content: Mapping[str, Any], wanted: Mapping[str, Any]
 def _check(plan: Plan, content: Mapping[str, Any], data_hash: str) -> None:
     check_same(plan, content, {**plan.identity(), "data_hash": data_hash})
     for option, was, now in _more(plan, content):
-        if content.get("test_openings") and not plan.reopen_test:
+        if content.get("test_openings") and not plan.config.final.reopen_test:
             raise BadInput(
                 f"search '{plan.name}' has opened its test split with --{option} {was}, so it cannot go on to "
                 f"{now}: that would choose knowing the test; --reopen-test does it all the same and records it, "
@@ -185,7 +189,7 @@ def _check(plan: Plan, content: Mapping[str, Any], data_hash: str) -> None:
 
 def _more(plan: Plan, content: Mapping[str, Any]) -> list[tuple[str, int, int]]:
     """What is asked for beyond what was asked before: option, before, now."""
-    known = {"trials": plan.trials, "seeds": plan.final_seeds}
+    known = {"trials": plan.config.explore.trials, "seeds": plan.config.final.seeds}
     return [(key, content[key], value) for key, value in known.items() if value > content.get(key, value)]
 
 

@@ -7,13 +7,14 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Self
 
+from idat_tune import space as spaces
 from idat_tune import tasks
 from idat_tune.backbones import EMBEDDED, NO_TEACHER
 from idat_tune.config import RunConfig
 from idat_tune.errors import BadInput
 from idat_tune.journal import EXPLORE, FINAL, TEST
 from idat_tune.search import grid
-from idat_tune.search.request import FOLDS, GRID, HALVING, TOP_K, TPE, check_name, check_numbers, check_ways
+from idat_tune.search.config import GRID, SearchConfig
 from idat_tune.space import Choice, Domain, Param, Space
 from idat_tune.tasks import Task
 
@@ -46,20 +47,23 @@ class Place:
 class Plan:
     """One search over one task."""
 
-    name: str
+    config: SearchConfig
     task: Task
     space: Space  # with everything held that the user sets
-    trials: int  # of the exploration, arms included
-    seed: int
-    final_seeds: int  # runs of the winner on all training images
-    out: Path  # holds the tracking store and a folder per search
-    top_k: int = TOP_K  # best explored configs that are confirmed, beside the arms
-    folds: int = FOLDS  # splits that they are confirmed on; 0 leaves the stage out
-    reopen_test: bool = False  # whether to go on where the test split was opened already, and open it once more
+    out: Path  # absolute; holds the tracking store and a folder per search
     hints: tuple[tuple[str, tuple[tuple[str, Any], ...]], ...] = ()  # points to try after the arms, by trial id
-    sampler: str = TPE  # what proposes trials
-    stopping: str = HALVING  # which of them end early
     left_out: tuple[tuple[str, str], ...] = ()  # teachers of the task's own space that cannot be had, and why
+
+    @property
+    def name(self) -> str:
+        """Of the search."""
+        assert self.config.name is not None
+        return self.config.name
+
+    @property
+    def seed(self) -> int:
+        """Of the sampler and of every explored run; final runs and splits count on from it."""
+        return self.config.seed
 
     @property
     def folder(self) -> Path:
@@ -67,55 +71,28 @@ class Plan:
         return self.out / self.name
 
     @classmethod
-    def checked(
-        cls,
-        *,
-        name: str,
-        task: str,
-        space: Space,
-        fixed: Mapping[str, Any],
-        trials: int,
-        seed: int,
-        final_seeds: int,
-        out: Path,
-        top_k: int = TOP_K,
-        folds: int = FOLDS,
-        reopen_test: bool = False,
-        sampler: str = TPE,
-        stopping: str = HALVING,
-    ) -> Self:
+    def checked(cls, config: SearchConfig) -> Self:
         """A plan whose every possible trial is a valid run.
 
+        Args:
+            config: with a name, and with a space.
+
         Raises:
-            BadInput: a number out of range, or a point of the space that RunConfig refuses.
+            BadInput: a point of the space that RunConfig refuses, or a setting that no space may have.
         """
-        check_numbers(trials, final_seeds, top_k, folds, seed)
-        check_name(name)
-        check_ways(sampler, stopping)
+        space, fixed = spaces.of(config.space), config.fixed
         searched_keys = {param.key for param in space.params} - set(fixed)
         if "image_size" in searched_keys:
             raise BadInput("image_size cannot be searched: all trials share the same images; hold it with --set")
         if "seed" in {*fixed, *dict(space.fixed), *searched_keys}:
             raise BadInput("the seed is chosen with --seed, not in a space or with --set")
-        searched, place = space.with_fixed(fixed), out.absolute()
-        if sampler == GRID:
+        searched = space.with_fixed(fixed)
+        if config.explore.sampler == GRID:
             grid.points(searched)
-        plan = cls(
-            name,
-            tasks.get(task),
-            searched,
-            trials,
-            seed,
-            final_seeds,
-            place,
-            top_k,
-            folds,
-            reopen_test,
-            sampler=sampler,
-            stopping=stopping,
-        )
+        whole = config.updated({"space": space.written()})  # whatever becomes of the file
+        plan = cls(whole, tasks.get(config.task), searched, Path(config.out).absolute())
         plan._check_points()
-        return plan
+        return plan.hinted(config.hints or {})
 
     def _check_points(self) -> None:
         """Refuse a space that may propose what cannot be run; trials that fail one by one would hide it."""
@@ -193,10 +170,14 @@ class Plan:
         gone = {name for name, _ in before}
         if not gone:
             return self
-        params = [param if param.key != "teacher" else _without(param, gone) for param in self.space.params]
-        start = tuple(point for point in self.space.start if dict(point).get("teacher") not in gone)
-        space = replace(self.space, params=tuple(filter(None, params)), start=start)
-        return replace(self, space=space, left_out=tuple((name, why) for name, why in before))
+        config = self.config.updated({"space": _without(spaces.of(self.config.space), gone).written()})
+        left_out = tuple((name, why) for name, why in before)
+        return replace(self, config=config, space=_without(self.space, gone), left_out=left_out)
+
+    def as_config(self) -> SearchConfig:
+        """What repeats the search, without a look at what is known elsewhere, or at an opened test."""
+        hints = {name: dict(point) for name, point in self.hints}
+        return self.config.updated({"hints": hints, "final.reopen_test": False})
 
     def _teachers(self) -> list[str]:
         """Those that the space searches."""
@@ -225,7 +206,7 @@ class Plan:
         starts = [(f"start-{index}", dict(point)) for index, point in enumerate(self.space.start)]
         for name, point in [*starts, *((name, dict(hint)) for name, hint in self.hints)]:
             config = self.config_of(point)
-            if len(jobs) < self.trials and config not in [job.config for job in jobs]:
+            if len(jobs) < self.config.explore.trials and config not in [job.config for job in jobs]:
                 jobs.append(Job(name, EXPLORE, (), config))
         return jobs
 
@@ -261,7 +242,7 @@ class Plan:
         ]
 
     def _seeds(self) -> range:
-        return range(self.seed, self.seed + self.final_seeds)
+        return range(self.seed, self.seed + self.config.final.seeds)
 
     def test_job(self, opening: int, winner: RunConfig) -> Job:
         """The one that opens the test split, for all students of the final run; `opening` counts from 1."""
@@ -274,7 +255,7 @@ class Plan:
 
     def identity(self) -> dict[str, Any]:
         """What a resumed search must have in common with its beginning."""
-        confirm = {"top_k": self.top_k, "folds": self.folds}
+        confirm = {"top_k": self.config.confirm.top_k, "folds": self.config.confirm.folds}
         return {"task": self.task.name, "space": self.space.as_dict(), "seed": self.seed, "confirm": confirm}
 
 
@@ -288,7 +269,14 @@ def _judged_together(domain: Domain) -> tuple[Any, ...]:
     return tuple(dict.fromkeys((low, low + 1, high - 1, high)))
 
 
-def _without(param: Param, gone: Collection[Any]) -> Param | None:
+def _without(space: Space, gone: Collection[Any]) -> Space:
+    """The space without some teachers; where none is left it does not search them."""
+    params = [param if param.key != "teacher" else _narrowed(param, gone) for param in space.params]
+    start = tuple(point for point in space.start if dict(point).get("teacher") not in gone)
+    return replace(space, params=tuple(filter(None, params)), start=start)
+
+
+def _narrowed(param: Param, gone: Collection[Any]) -> Param | None:
     """A choice without some values; None if nothing is left."""
     assert isinstance(param.domain, Choice)
     left = tuple(value for value in param.domain.values if value not in gone)

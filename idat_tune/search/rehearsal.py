@@ -15,10 +15,10 @@ from idat_tune.errors import BadInput
 from idat_tune.metrics import Speed
 from idat_tune.probe import Probed, Prober
 from idat_tune.search.cluster import Room, Session
+from idat_tune.search.config import SearchConfig
 from idat_tune.search.driver import check_devices, check_models, visible_images
 from idat_tune.search.forecast import Key, Pace, cost_key, forecast, sample_of
 from idat_tune.search.plan import Plan
-from idat_tune.search.request import Resources
 
 PROBES = 6  # configs that are measured at most
 CONTEXT_GB = 0.6  # of GPU memory that a process takes beside PyTorch's
@@ -32,13 +32,13 @@ Tell = Callable[[str], None]
 
 
 def estimates(
-    plans: Sequence[Plan], resources: Resources, price_per_hour: float | None, tell: Tell
+    plans: Sequence[Plan], shared: SearchConfig, price_per_hour: float | None, tell: Tell
 ) -> Iterator[dict[str, Any]]:
     """See `search.estimate`; several searches share one start, which the first one pays."""
-    if resources.stacked > 1:
+    if shared.resources.stacked > 1:
         raise BadInput("--dry-run foresees trials that train by themselves, not --stacked; leave one of the two away")
     began = time.perf_counter()
-    with closing(Session(resources)) as session:
+    with closing(Session(shared)) as session:
         session.prepare()
         check_devices(plans)  # as a search does, and so with what follows
         for plan in plans:
@@ -56,12 +56,12 @@ def estimates(
             for prober in probers:
                 ray.kill(prober)
             pace = Pace(_speeds(probed, costs), sample_of(plan))
-            ahead = forecast(plan, workers, pace, resources, gpus)
+            ahead = forecast(plan, workers, pace, gpus)
             hours = {"hours": (start + ahead.seconds + END_SECONDS) / 3600, "gpu_hours": ahead.busy * gpus / 3600}
             yield {
                 "name": plan.name,
                 "task": plan.task.name,
-                "trials": plan.trials,
+                "trials": plan.config.explore.trials,
                 "epochs_per_trial": plan.config_of({}).epochs,
                 "workers": workers,
                 "gpus_per_trial": gpus,

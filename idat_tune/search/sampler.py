@@ -11,7 +11,7 @@ from optuna.samplers import BaseSampler, GPSampler, RandomSampler, TPESampler
 from optuna.trial import FrozenTrial
 
 from idat_tune.search import grid
-from idat_tune.search.request import GP, GRID, RANDOM, TPE
+from idat_tune.search.config import GP, GRID, RANDOM, TPE
 from idat_tune.space import Choice, Domain, Space
 
 

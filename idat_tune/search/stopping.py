@@ -3,7 +3,7 @@
 import statistics
 from typing import Protocol
 
-from idat_tune.search.request import HALVING, MEDIAN, NONE
+from idat_tune.search.config import HALVING, MEDIAN, NONE
 
 ETA = 3  # of halving: the best 1 / ETA of a rung goes on, and the next rung is ETA times as far
 GRACE = 0.2  # part of the epochs that every trial gets: with less, the best config is often stopped

@@ -75,7 +75,7 @@ class Tracked:
         params = {
             "task": self.plan.task.name,
             "space": self.plan.space.name,
-            "trials": self.plan.trials,
+            "trials": self.plan.config.explore.trials,
             "seed": self.plan.seed,
             **{f"fixed.{key}": value for key, value in self.plan.space.fixed},
         }
@@ -93,7 +93,7 @@ class Tracked:
         tags = {
             "status": "finished" if exported else "failed",
             "verdict": result["verdict"],
-            "confirmed": str(bool(self.plan.folds)).lower(),
+            "confirmed": str(bool(self.plan.config.confirm.folds)).lower(),
             "test_openings": str(result["test_openings"]),
         }
         self.tracker.finish("FINISHED" if exported else "FAILED", finish.tracked_metrics(result), tags)

@@ -168,11 +168,10 @@ class Findings:
         return " ".join(filter(None, [self._tuning(), self._teacher()]))
 
     def _tuning(self) -> str:
-        unconfirmed = "" if self.plan.folds else "Unconfirmed, chosen on one val split alone. "
+        folds = self.plan.config.confirm.folds
+        unconfirmed = "" if folds else "Unconfirmed, chosen on one val split alone. "
         if self.named[WINNER].id == self.named[DEFAULT].id:
-            by = (
-                f"by more than one standard error over {self.plan.folds} splits" if self.plan.folds else "on validation"
-            )
+            by = f"by more than one standard error over {folds} splits" if folds else "on validation"
             return f"{unconfirmed}No reliable gain: nothing beat the default {by}, so the default is the winner."
         return f"{unconfirmed}The winner against the default: {self._both(WINNER, DEFAULT)}."
 

@@ -17,6 +17,10 @@ class Choice:
     def __str__(self) -> str:
         return f"[{', '.join(map(str, self.values))}]"
 
+    def written(self) -> dict[str, list[Any]]:
+        """As a space file has it."""
+        return {"choice": list(self.values)}
+
 
 @dataclass(frozen=True)
 class Range:
@@ -32,6 +36,10 @@ class Range:
 
     def __str__(self) -> str:
         return f"{self.low:g} to {self.high:g}"
+
+    def written(self) -> dict[str, list[Any]]:
+        """As a space file has it."""
+        return {f"{'int_' * self.integer}{'log_' * self.log}uniform": [self.low, self.high]}
 
 
 Domain = Choice | Range
@@ -66,3 +74,11 @@ class Param:
     def active(self, chosen: Mapping[str, Any]) -> bool:
         """Whether the key is to be chosen from this domain, given what was chosen before."""
         return all(condition.holds(chosen) for condition in self.conditions)
+
+    def written(self) -> dict[str, Any]:
+        """As a space file has it."""
+        found: dict[str, Any] = self.domain.written()
+        for word, negated in (("when", False), ("unless", True)):
+            conditions = {c.key: list(c.values) for c in self.conditions if c.negated == negated}
+            found |= {word: conditions} if conditions else {}
+        return found

@@ -5,14 +5,14 @@ from pathlib import Path
 from typing import Any
 
 from idat_tune import reading
-from idat_tune.config import RunConfig, keys
+from idat_tune.config import RunConfig
 from idat_tune.errors import BadInput, shown, unknown
 from idat_tune.space.domains import Choice, Condition, Domain, Param, Range
 from idat_tune.space.logic import check_conditions, possible
 from idat_tune.space.points import Space, checked, known
 from idat_tune.space.words import DOMAINS, RANGES, ours
 
-SECTIONS = ("params", "fixed", "start")
+SECTIONS = ("name", "params", "fixed", "start")
 SUFFIXES = (".yaml", ".yml", ".json")
 MOST_DOMAINS = 50  # of one key
 # A range beyond these is a slip: every trial from its upper part diverges. Single values are the user's own will.
@@ -29,6 +29,15 @@ def folder() -> Path:
 def named() -> tuple[str, ...]:
     """The spaces that come with the package."""
     return tuple(sorted(path.stem for path in folder().glob("*.yaml")))
+
+
+def of(space: str | Mapping[str, Any] | None) -> Space:
+    """A space by its name or file, or from the mapping that such a file would hold.
+
+    Raises:
+        BadInput: as `load` and `parse`.
+    """
+    return load(space) if isinstance(space, str) else parse(space)
 
 
 def load(name: str) -> Space:
@@ -51,14 +60,16 @@ def load(name: str) -> Space:
 
 
 def parse(content: Any, name: str = "space") -> Space:
-    """A space from the mapping that a YAML file holds (DESIGN: sections `params`, `fixed`, `start`).
+    """A space from the mapping that a YAML file holds: `params`, and where they are wanted `name`, `fixed`, `start`.
+
+    `name` is that of a space which does not name itself.
 
     Raises:
         BadInput: an unknown section, key, domain or condition, a value that RunConfig refuses, a condition that can
             never hold, two domains of a key at once, or a start point outside the domains.
     """
     if not isinstance(content, dict) or not isinstance(content.get("params"), dict):
-        bare = isinstance(content, dict) and "params" not in content and set(content) & {*keys(), *_KEY_SECTIONS}
+        bare = isinstance(content, dict) and "params" not in content and set(content) & _KEYS
         way_out = "; put the keys under `params:`" if bare else ", such as {optim.lr: {log_uniform: [0.001, 0.1]}}"
         raise BadInput(f"a space is a mapping with a `params` mapping of key to domain{way_out}")
     for section in content:
@@ -69,20 +80,22 @@ def parse(content: Any, name: str = "space") -> Space:
     both = [param.key for param in params if param.key in fixed]
     if both:
         raise BadInput(f"'{both[0]}' stands both in params and in fixed; keep one")
-    start = content.get("start") or []
-    if not isinstance(start, list):
-        raise BadInput(f"`start` is a list of mappings, not {shown(start)}")
-    points = [_settings(point, "start") for point in start]
+    given = content.get("start") or []
+    if not isinstance(given, list):
+        raise BadInput(f"`start` is a list of mappings, not {shown(given)}")
+    points = [_settings(point, "start") for point in given]
     if not params:
         raise BadInput("`params` is empty, so there is nothing to search; give it a key, such as optim.lr")
     ordered = _ordered(params, fixed)
     check_conditions(ordered, fixed)
     for number, point in enumerate(points, 1):
         _check_start(f"start point {number}", point, ordered, fixed)
-    return Space(name, ordered, tuple(fixed.items()), tuple(tuple(point.items()) for point in points))
+    return Space(
+        str(content.get("name", name)), ordered, tuple(fixed.items()), tuple(tuple(point.items()) for point in points)
+    )
 
 
-_KEY_SECTIONS = {key.partition(".")[0] for key in keys()}
+_KEYS = {*RunConfig.all_keys(), *RunConfig.model_fields}  # dotted ones, and sections of them
 
 
 def _settings(given: Any, section: str) -> dict[str, Any]:
@@ -94,8 +107,8 @@ def _settings(given: Any, section: str) -> dict[str, Any]:
 
 def _check_dotted(given: Mapping[Any, Any]) -> None:
     for key, inner in given.items():
-        if key not in keys() and isinstance(inner, dict) and f"{key}.{next(iter(inner), '')}" in keys():
-            first = f"{key}.{next(iter(inner))}"
+        first = f"{key}.{next(iter(inner), '')}" if isinstance(inner, dict) else ""
+        if key not in RunConfig.all_keys() and first in RunConfig.all_keys():
             raise BadInput(f"'{key}' is no setting of its own: write its keys with a dot, such as {first}")
 
 

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
-from idat_tune.config import RunConfig, keys
-from idat_tune.errors import BadInput, unknown
+from idat_tune.config import RunConfig
+from idat_tune.errors import BadInput
 from idat_tune.space.domains import Ask, Domain, Param
 
 
@@ -29,8 +29,7 @@ def known(key: Any) -> str:
     """
     if key == "task":
         raise BadInput("'task' is chosen with --task, not in a space")
-    if key not in keys():
-        raise unknown("setting", key, keys())
+    RunConfig.check_key(key)
     return str(key)
 
 
@@ -90,3 +89,12 @@ class Space:
         """A plain mapping that tells two spaces apart, for the manifest."""
         params = [[param.label, repr(param.domain)] for param in self.params]
         return {"name": self.name, "params": params, "fixed": dict(self.fixed), "start": [dict(p) for p in self.start]}
+
+    def written(self) -> dict[str, Any]:
+        """The mapping that a space file would hold; `parse` gives the same space back."""
+        params: dict[str, Any] = {}
+        for param in self.params:
+            params.setdefault(param.key, []).append(param.written())
+        single = {key: domains[0] if len(domains) == 1 else domains for key, domains in params.items()}
+        start = [dict(point) for point in self.start]
+        return {"name": self.name, "params": single, "fixed": dict(self.fixed), "start": start}
