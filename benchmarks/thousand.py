@@ -22,7 +22,7 @@ from ray.tune.search import Searcher
 from idat_tune import tracking
 from idat_tune.journal import COMPLETE, EXPLORE, Journal
 from idat_tune.metrics import EpochMetrics, score
-from idat_tune.search import Listener, Plan, SearchConfig, plan_search
+from idat_tune.search import Callback, Plan, SearchConfig, plan_search
 from idat_tune.search.conductor import Conductor
 from idat_tune.search.manifest import JOURNAL, Manifest
 from idat_tune.search.tracked import Tracked
@@ -75,11 +75,11 @@ def opened(plan: Plan) -> tuple[Conductor, dict[str, float]]:
 
     journal, manifest = Journal(plan.folder / JOURNAL), Manifest(plan, "hash")
     part("journal")
-    tracked = Tracked(plan, journal, manifest, Listener())
+    tracked = Tracked(plan, journal, manifest, Callback())
     tracked.lay_out()
     tracked.open()
     part("open the tracking store, reconcile the tracked runs")
-    conductor = Conductor(plan, journal, manifest, tracked, Listener())
+    conductor = Conductor(plan, journal, manifest, tracked, Callback())
     part("study, stopping rule, conductor")
     return conductor, seconds
 

@@ -18,7 +18,7 @@ from idat_tune.config import RunConfig
 from idat_tune.journal import COMPLETE, CONFIRM, EXPLORE, FAILED, STOPPED, TrialRecord
 from idat_tune.metrics import EpochMetrics
 from idat_tune.screen import brief, duration, percent
-from idat_tune.search import LOG, Listener
+from idat_tune.search import LOG, Callback
 from idat_tune.search.budget import WHY, Budget
 from idat_tune.search.forecast import Standing, forecast, measured
 from idat_tune.search.plan import Job, Plan
@@ -28,7 +28,7 @@ SILENCE = 60.0  # seconds after which plain lines say how far the search is
 PART = 0.02  # of the driver's time that may go into forecasts
 
 
-class Progress(Listener):
+class Progress(Callback):
     """Follows a search: a live view on a terminal, a line per trial elsewhere or when `quiet`."""
 
     def __init__(
@@ -53,7 +53,7 @@ class Progress(Listener):
         self.foreseen: tuple[float, float | None] = (0.0, None)  # when, and the seconds that were left then
         self.foresee_at = 0.0
 
-    def search_opened(self, plan: Plan) -> None:
+    def on_search_open(self, plan: Plan) -> None:
         """From now on the screen is ours alone; the log file in the search's folder takes what others print."""
         stderr = self.open.enter_context(others_silenced(plan.folder / LOG))
         self.console = Console(file=stderr, highlight=False, soft_wrap=True)
@@ -61,7 +61,7 @@ class Progress(Listener):
             self.live = Live(console=self.console, refresh_per_second=4)
             self.open.callback(self._wipe, self.live)
 
-    def search_started(self, plan: Plan, workers: int, earlier: Sequence[TrialRecord], budget: Budget) -> None:
+    def on_search_start(self, plan: Plan, workers: int, earlier: Sequence[TrialRecord], budget: Budget) -> None:
         """Say what is going to be done."""
         self.plan, self.workers, self.budget, self.began = plan, workers, budget, self.clock()
         for record in earlier:
@@ -81,23 +81,23 @@ class Progress(Listener):
             self.live.start()
             self._draw()
 
-    def remarked(self, sentence: str) -> None:
+    def on_remark(self, sentence: str) -> None:
         """Say it."""
         self.say(sentence)
 
-    def trial_started(self, job: Job) -> None:
+    def on_trial_start(self, job: Job) -> None:
         """Show it among the running ones."""
         self.running[job.id] = (job, None)
         self._draw()
 
-    def epoch_done(self, job: Job, epoch: EpochMetrics) -> None:
+    def on_epoch_end(self, job: Job, epoch: EpochMetrics) -> None:
         """Move its bar on."""
         self.running[job.id] = (job, epoch)
         if self.live is None and self.clock() - self.said > SILENCE:
             self.say(f"search {self._standing()}; {', '.join(map(_through, self.running.values()))}")
         self._draw()
 
-    def trial_ended(self, record: TrialRecord) -> None:
+    def on_trial_end(self, record: TrialRecord) -> None:
         """Count it, and say how it went."""
         self.running.pop(record.id, None)
         self._count(record)
@@ -111,38 +111,38 @@ class Progress(Listener):
             self.say(line)
         self._draw()
 
-    def exploring_ended(self, limit: str) -> None:
+    def on_explore_end(self, limit: str) -> None:
         """Say which limit it was."""
         self.explored = True
         self.say(f"exploring ends ({limit}): {WHY[limit]}")
 
-    def winner_chosen(self, winner: TrialRecord) -> None:
+    def on_winner(self, winner: TrialRecord) -> None:
         """Say which one it is."""
         self.winner = RunConfig.from_flat(winner.config)
         accuracy = percent(winner.val_accuracy)
         self.say(f"the winner is {winner.id}, val {accuracy}: {brief(winner.config)}")
         self._draw()
 
-    def test_opened(self, students: int, opening: int) -> None:
+    def on_test_open(self, students: int, opening: int) -> None:
         """Say so, as it happens once."""
         count = "once" if opening == 1 else f"for time {opening} in this search"
         self.say(f"the test split is opened, {count}, for {students} students")
 
-    def tracking_failed(self, sentence: str) -> None:
+    def on_tracking_failure(self, sentence: str) -> None:
         """Say it."""
         self.say(sentence)
 
-    def made_again(self, what: str) -> None:
+    def on_made_again(self, what: str) -> None:
         """Say what it is."""
         self.say(f"lost, and made again: {what}")
 
-    def ray_lost(self, process: str) -> None:
+    def on_ray_lost(self, process: str) -> None:
         """Say what happened and how to go on, and leave: Ray would end this process in a while, without a word."""
         self.close()
         self.say(f"error: Ray's {process} process died; what was finished is kept. Go on: {self.way_on}")
         os._exit(1)
 
-    def interrupted(self) -> None:
+    def on_interrupt(self) -> None:
         """Say at once that it was heard."""
         self.say("stopping")
 

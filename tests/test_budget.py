@@ -10,7 +10,7 @@ from test_journal import epoch
 from idat_tune import space as spaces
 from idat_tune.errors import BadInput
 from idat_tune.journal import COMPLETE, EXPLORE, FAILED, STOPPED, Journal, TrialRecord
-from idat_tune.search import Listener, finish
+from idat_tune.search import Callback, finish
 from idat_tune.search.budget import WHY, Budget, longest_without_gain
 from idat_tune.search.cluster import Session
 from idat_tune.search.conductor import Conductor
@@ -28,11 +28,11 @@ class Clock:
         return self.now
 
 
-class Heard(Listener):
+class Heard(Callback):
     def __init__(self):
         self.limits = []
 
-    def exploring_ended(self, limit):
+    def on_explore_end(self, limit):
         self.limits.append(limit)
 
 
@@ -172,7 +172,7 @@ def test_patience_ends_exploring_and_still_does_after_a_restart(tmp_path):
     run_all(second)
     assert explored(second) == 8
     assert second.manifest.content["ended_by"] == "patience"
-    assert second.listener.limits == ["patience"]
+    assert second.callback.limits == ["patience"]
 
 
 @pytest.mark.parametrize("limit", ["trials", "grid"])
@@ -182,7 +182,7 @@ def test_what_ended_exploring_is_told_once_and_kept_in_manifest_and_result(tmp_p
     conducting = begin(plan, Clock())
     run_all(conducting)
     result = finish.result(plan, conducting.journal, conducting.manifest, "uri", 1.0)
-    assert conducting.listener.limits == [limit] == [result["ended_by"]]
+    assert conducting.callback.limits == [limit] == [result["ended_by"]]
     assert WHY[limit]
 
 

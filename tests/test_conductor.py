@@ -15,7 +15,7 @@ from idat_tune import space as spaces
 from idat_tune.errors import BadInput
 from idat_tune.journal import COMPLETE, CONFIRM, EXPLORE, FAILED, FINAL, STOPPED, TEST, Journal
 from idat_tune.metrics import WORST, score
-from idat_tune.search import Listener, conductor, finish, plan_search
+from idat_tune.search import Callback, conductor, finish, plan_search
 from idat_tune.search.cluster import at_once
 from idat_tune.search.conductor import Conductor
 from idat_tune.search.config import SearchConfig, by_key
@@ -61,7 +61,7 @@ def asking(plan, **options):
 def begin(plan):
     plan.folder.mkdir(parents=True, exist_ok=True)
     journal = Journal(plan.folder / "journal.jsonl")
-    return Conductor(plan, journal, Manifest(plan, "hash"), SilentTracker(), Listener())
+    return Conductor(plan, journal, Manifest(plan, "hash"), SilentTracker(), Callback())
 
 
 def accuracy_of(config):

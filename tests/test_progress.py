@@ -29,7 +29,7 @@ def lines(tmp_path, monkeypatch):
     progress = Progress(quiet=True, clock=clock)
     shown = io.StringIO()
     progress.console = Console(file=shown, soft_wrap=True)
-    progress.search_started(plan, 1, [], budget)
+    progress.on_search_start(plan, 1, [], budget)
     conducting = Conductor(plan, journal, manifest, SilentTracker(), progress, budget)
     while not conducting.finished:
         clock.now += 10
@@ -61,12 +61,12 @@ def test_a_long_silence_is_broken_by_a_line_that_says_what_is_running(tmp_path):
     progress = Progress(quiet=True, clock=clock)
     progress.console = Console(file=shown, soft_wrap=True)
     budget = Budget(plan, Journal(plan.folder / "journal.jsonl"), Manifest(plan, "hash"), clock=clock)
-    progress.search_started(plan, 1, [], budget)
+    progress.on_search_start(plan, 1, [], budget)
     job = plan.first_jobs()[0]
-    progress.trial_started(job)
+    progress.on_trial_start(job)
     for number in range(10):
         clock.now += 20
-        progress.epoch_done(job, epoch(number))
+        progress.on_epoch_end(job, epoch(number))
     _, *beats = shown.getvalue().splitlines()
     assert len(beats) == 2
     assert beats[0].startswith("search s  0 of 6 trials")
@@ -80,7 +80,7 @@ def test_trials_that_leave_the_sampler_nothing_are_said(tmp_path, trials, said):
     plan = a_plan(tmp_path, trials=trials)
     progress = Progress(quiet=True, clock=Clock())
     progress.console = Console(file=shown, soft_wrap=True)
-    progress.search_started(plan, 1, [], None)
+    progress.on_search_start(plan, 1, [], None)
     found = [line for line in shown.getvalue().splitlines() if line.startswith("the sampler proposes nothing: ")]
     assert [line.removeprefix("the sampler proposes nothing: ") for line in found] == [
         f"{words}; more --trials let it" for words in said

@@ -58,13 +58,21 @@ def test_the_first_commands_and_the_python_block_of_the_readme_run_as_pasted(tmp
     for line in (line for line in commands_of_the_readme() if line in first and line.startswith(wanted)):
         done = command(*shlex.split(line)[1:], cwd=tmp_path)
         assert done.returncode == 0, f"{line}: {done.stderr}"
-    (block,) = re.findall(r"^```python\n(.*?)^```", first, re.DOTALL | re.MULTILINE)
-    run = [sys.executable, "-W", "error:::idat_tune", "-c", block]
-    done = subprocess.run(run, cwd=tmp_path, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
-    assert done.returncode == 0, done.stderr
-    answer, *epochs = done.stdout.splitlines()
+    use, follow = re.findall(r"^```python\n(.*?)^```", first, re.DOTALL | re.MULTILINE)
+    answer, *epochs = python(use, tmp_path)
     assert answer.startswith("[('")
     assert [line.split()[0] for line in epochs] == ["0", "1", "2"]
+    short = follow.replace("trials=8", "trials=3, fixed={'epochs': 1}, folds=0, seeds=1")
+    assert short != follow
+    assert {"arm-default complete", "test complete"} <= {" ".join(line.split()[:2]) for line in python(short, tmp_path)}
+
+
+def python(block, folder):
+    """The lines that a program prints there."""
+    run = [sys.executable, "-W", "error:::idat_tune", "-c", block]
+    done = subprocess.run(run, cwd=folder, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()
 
 
 def test_the_readmes_map_is_the_house():

@@ -321,15 +321,15 @@ def test_a_search_from_python_is_the_same_search_in_any_thread_and_in_a_session_
     script = f"""
 import threading
 import ray
-from idat_tune.search import Listener, search
+from idat_tune.search import Callback, search
 
-class Heard(Listener):
-    def remarked(self, sentence):
+class Heard(Callback):
+    def on_remark(self, sentence):
         remarks.append(sentence)
 
 def go():
     found = search(
-        "digits", trials=2, fixed={{"epochs": 1}}, folds=0, seeds=1, out={str(tmp_path)!r}, name="p", listener=Heard()
+        "digits", trials=2, fixed={{"epochs": 1}}, folds=0, seeds=1, out={str(tmp_path)!r}, callbacks=[Heard()]
     )
     assert found["winner"]["test_accuracy"]["seeds"] == 1
     print("searched")

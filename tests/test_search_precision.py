@@ -4,7 +4,7 @@ import pytest
 
 from idat_tune import space as spaces
 from idat_tune.errors import BadInput
-from idat_tune.search import Listener, SearchConfig, precision
+from idat_tune.search import SearchConfig, precision
 from idat_tune.search.cluster import Room
 from idat_tune.search.driver import check_devices, drive
 from idat_tune.search.manifest import Manifest
@@ -64,7 +64,7 @@ def test_a_device_that_is_not_there_is_refused_before_ray_starts(tmp_path, monke
     monkeypatch.setattr("ray.is_initialized", lambda: False)  # whatever tests before this one have left
     plan = Plan.checked(SearchConfig.of(**SETTINGS, fixed={"device": "cuda"}, out=tmp_path))
     with pytest.raises(BadInput, match="device 'cuda' is not on this machine"):
-        next(drive([plan], plan.config, lambda plan: Listener()))
+        next(drive([plan], plan.config, lambda plan: []))
     monkeypatch.setattr("ray.is_initialized", lambda: True)  # of a cluster, say
     check_devices([plan])
     assert list(tmp_path.iterdir()) == []

@@ -12,23 +12,23 @@ from test_journal import record
 
 from idat_tune import tracking
 from idat_tune.journal import Journal
-from idat_tune.search.listener import Listener
+from idat_tune.search.callback import Callback
 from idat_tune.search.manifest import JOURNAL, Manifest
 from idat_tune.search.tracked import Tracked
 
 RESULT = {"winner": None, "arms": {}, "verdict": "fine", "test_openings": 1}
 
 
-class Heard(Listener):
+class Heard(Callback):
     """Keeps what it was told."""
 
     def __init__(self):
         self.said = []
 
-    def tracking_failed(self, sentence):
+    def on_tracking_failure(self, sentence):
         self.said.append(sentence)
 
-    def made_again(self, what):
+    def on_made_again(self, what):
         self.said.append(what)
 
 
@@ -87,7 +87,7 @@ def test_a_server_that_takes_nothing_costs_seconds_and_two_lines(tmp_path, monke
         tracked.finish(RESULT, exported=False)
         tracked.cut_off("KILLED", {})
         assert time.monotonic() - began < 8
-    first, last = tracked.listener.said
+    first, last = tracked.callback.said
     assert first.startswith(f"tracking at {address} failed (")
     assert first.endswith("); the search goes on, and tries again at its end")
     assert last.endswith("; what it lacks is sent when the same command is given again")
@@ -120,4 +120,4 @@ def test_a_server_that_is_back_at_the_end_has_everything(tmp_path, laid_out, mon
     tracked.finish(RESULT, exported=False)
     assert not tracked.owed
     assert runs_of(laid_out) == {"parent": "FAILED", "trial-000": "FINISHED", "trial-001": "FINISHED"}
-    assert len(tracked.listener.said) == 1
+    assert len(tracked.callback.said) == 1

@@ -215,14 +215,14 @@ def _results(plans: list[Any], quiet: bool, name: str | None) -> Iterator[dict[s
 
     shown = []
 
-    def listen(plan: Any) -> Progress:
+    def progress_of(plan: Any) -> list[Progress]:
         shown.append(Progress(quiet, command_again(name or plan.name)))
-        return shown[-1]
+        return shown[-1:]
 
     running = iter(plans)
     plan = next(running)
     try:
-        for result in run_searches(plans, listen):
+        for result in run_searches(plans, progress_of):
             for progress in shown:
                 progress.close()
             yield result

@@ -1,6 +1,6 @@
 """A search: explore with Optuna under Ray Tune, confirm the best, train the winner on everything, test it once."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,15 +8,15 @@ from idat_tune import data, portfolio, tasks, tracking
 from idat_tune.backbones import EMBEDDED, RANDOM
 from idat_tune.errors import Interrupted
 from idat_tune.search.address import resolved
+from idat_tune.search.callback import LOG, Callback
 from idat_tune.search.config import SearchConfig, by_key
-from idat_tune.search.listener import LOG, Listener
 from idat_tune.search.manifest import begun, check_resumable, check_writable
 from idat_tune.search.plan import Plan
 
 __all__ = [
     "LOG",
+    "Callback",
     "Interrupted",
-    "Listener",
     "Plan",
     "SearchConfig",
     "estimate",
@@ -27,12 +27,12 @@ __all__ = [
 ]
 
 
-def search(what: str | SearchConfig, *, listener: Listener | None = None, **options: Any) -> dict[str, Any]:
+def search(what: str | SearchConfig, *, callbacks: Iterable[Callback] = (), **options: Any) -> dict[str, Any]:
     """Search the best config of a task; the same `name` again resumes.
 
     Args:
         what: name of a task, or a whole SearchConfig.
-        listener: hears of every trial and epoch.
+        callbacks: are told of every trial and epoch, and what else happens; see Callback.
         options: settings of SearchConfig by the last word of their keys, such as `trials=64`; they override `what`.
 
     Returns:
@@ -42,7 +42,7 @@ def search(what: str | SearchConfig, *, listener: Listener | None = None, **opti
         BadInput: before anything was started, whatever is wrong with the request.
         Interrupted: by Ctrl-C, SIGTERM or SIGHUP where this is the main thread; the same call resumes.
     """
-    (result,) = run_searches([plan_search(_asked(what, options))], lambda plan: listener or Listener())
+    (result,) = run_searches([plan_search(_asked(what, options))], lambda plan: callbacks)
     return result
 
 
@@ -116,12 +116,12 @@ def _free_name(out: Path, task: str) -> str:
     return next(name for number in range(1, 10**9) if not (out / (name := f"{task}-{number}")).exists())
 
 
-def run_searches(plans: Sequence[Plan], listen: Callable[[Plan], Listener]) -> Iterator[dict[str, Any]]:
+def run_searches(plans: Sequence[Plan], callbacks: Callable[[Plan], Iterable[Callback]]) -> Iterator[dict[str, Any]]:
     """Carry out plans one after the other, or go on with them where they were left.
 
     Args:
         plans: of `plan_search`; they share one Ray session, which is that of the first.
-        listen: who hears of a plan's trials.
+        callbacks: who is told of a plan's trials.
 
     Yields:
         For each plan what `search` returns.
@@ -133,7 +133,7 @@ def run_searches(plans: Sequence[Plan], listen: Callable[[Plan], Listener]) -> I
     shared = _reachable(plans[0].config)
     from idat_tune.search.driver import drive  # Ray is imported no sooner than a plan stands
 
-    yield from drive(plans, shared, listen)
+    yield from drive(plans, shared, callbacks)
 
 
 def _reachable(config: SearchConfig) -> SearchConfig:

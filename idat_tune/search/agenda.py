@@ -7,8 +7,8 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 
 from idat_tune.journal import COMPLETE, CONFIRM, EXPLORE, FINAL, Journal, TrialRecord
+from idat_tune.search.callback import Callback
 from idat_tune.search.confirm import Confirmation, arm_record, arms, best_explored, config_of, confirm_job, contender
-from idat_tune.search.listener import Listener
 from idat_tune.search.manifest import Manifest
 from idat_tune.search.plan import DEFAULT, Job, Plan, jobs_of
 from idat_tune.search.verdict import Findings
@@ -17,11 +17,11 @@ from idat_tune.search.verdict import Findings
 class Agenda:
     """The stages of a search, and what of them is left after a restart."""
 
-    def __init__(self, plan: Plan, journal: Journal, manifest: Manifest, listener: Listener):
+    def __init__(self, plan: Plan, journal: Journal, manifest: Manifest, callback: Callback):
         self.plan = plan
         self.journal = journal
         self.manifest = manifest
-        self.listener = listener
+        self.callback = callback
         self.gap_jobs = deque(self._not_done(self._known_early()))
         self.confirmation: Confirmation | None = None  # from the end of exploring on
         self.winner_chosen = self.tested = False
@@ -105,7 +105,7 @@ class Agenda:
             self.gap_jobs.clear()  # every config failed, so these would too
             return []
         self.manifest.set("winner", winner.id)
-        self.listener.winner_chosen(winner)
+        self.callback.on_winner(winner)
         return self._not_done(self.plan.winner_finals(winner.id, config_of(winner)))
 
     def _winner(self) -> TrialRecord | None:
@@ -123,7 +123,7 @@ class Agenda:
         self.tested = True
         if not cut_short:
             self.manifest.open_test()
-            self.listener.test_opened(len(students), len(self.manifest.test_openings))
+            self.callback.on_test_open(len(students), len(self.manifest.test_openings))
         return [self.plan.test_job(len(self.manifest.test_openings), config_of(winner))]
 
     def _not_done(self, jobs: list[Job]) -> list[Job]:

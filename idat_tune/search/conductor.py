@@ -16,7 +16,7 @@ from idat_tune.journal import COMPLETE, EXPLORE, FAILED, STOPPED, TEST, Journal,
 from idat_tune.metrics import EpochMetrics, score
 from idat_tune.search.agenda import Agenda, keep_trained, trained_file
 from idat_tune.search.budget import Budget
-from idat_tune.search.listener import Listener
+from idat_tune.search.callback import Callback
 from idat_tune.search.manifest import Manifest
 from idat_tune.search.plan import Job, Place, Plan
 from idat_tune.search.sampler import distribution, exhausted, new_study, reseed, suggest
@@ -74,7 +74,7 @@ class Conductor(Searcher):
         journal: Journal,
         manifest: Manifest,
         tracker: Tracked,
-        listener: Listener,
+        callback: Callback,
         budget: Budget | None = None,
         interrupts: Interrupts | None = None,
     ):
@@ -83,7 +83,7 @@ class Conductor(Searcher):
         self.journal = journal
         self.manifest = manifest
         self.tracker = tracker
-        self.listener = listener
+        self.callback = callback
         self.interrupts = interrupts or Interrupts()
         # Where a trial goes, given where others are and whether it must be alone; None if it has to wait.
         self.place: Callable[[Iterable[Place], bool], Place | None] = lambda taken, alone: Place(0, alone)
@@ -93,7 +93,7 @@ class Conductor(Searcher):
         self.study = new_study(plan.config.explore.sampler, plan.seed, plan.space)
         for record in journal.of(EXPLORE):
             self._replay(record)
-        self.agenda = Agenda(plan, journal, manifest, listener)
+        self.agenda = Agenda(plan, journal, manifest, callback)
         self.queue = deque(Live(job) for job in self.agenda.first_jobs())
         self.live: dict[str, Live] = {}
         self.finished = False  # every stage is through
@@ -119,7 +119,7 @@ class Conductor(Searcher):
         next_up.started = time.perf_counter()
         self.live[trial_id] = next_up
         self.budget.note(self._exploring())
-        self.listener.trial_started(next_up.job)
+        self.callback.on_trial_start(next_up.job)
         return {**self._payload(next_up.job), "host": next_up.place.host}
 
     def _next(self) -> Live | None:
@@ -157,7 +157,7 @@ class Conductor(Searcher):
             self.ended_by = self.budget.ended_by(not self.queue and self._exhausted())
             if self.ended_by:
                 self.manifest.set("ended_by", self.ended_by)
-                self.listener.exploring_ended(self.ended_by)
+                self.callback.on_explore_end(self.ended_by)
         return self.agenda.undecided and self.ended_by is None
 
     def _exhausted(self) -> bool:
@@ -192,7 +192,7 @@ class Conductor(Searcher):
             return
         self._report(live, epoch.epoch, result["score"])
         self.budget.note(self._exploring())
-        self.listener.epoch_done(live.job, epoch)
+        self.callback.on_epoch_end(live.job, epoch)
 
     def _report(self, live: Live, epoch: int, rank: float) -> None:
         if live.proposal is not None and epoch > live.reported:
@@ -212,8 +212,8 @@ class Conductor(Searcher):
         if error and live.deaths < RETRIES:
             self.queue.appendleft(live.again())
             return
-        if result and result.get("status"):
-            live.hear(result)
+        if result and result.get("status") and (epoch := live.hear(result)):
+            self.callback.on_epoch_end(live.job, epoch)
         status, reason = self._status(trial_id, live, error)
         if status is None:
             return  # cut off by an interrupt: not a result, it runs again after a resume
@@ -224,13 +224,13 @@ class Conductor(Searcher):
         self._tell(live, record)
         self.agenda.hear(record)
         self.tracker.log_trial(record)
-        self.listener.trial_ended(record)
+        self.callback.on_trial_end(record)
 
     def stalled(self, live: Live) -> None:
         """A running trial made no progress, and its worker is about to be ended."""
         again = "it is tried again" if live.deaths < RETRIES else "it has failed"
         live.stalled = f"its worker made no progress for {live.silent:.0f} s"
-        self.listener.remarked(f"{live.job.id}: {live.stalled}, and is ended; {again}")
+        self.callback.on_remark(f"{live.job.id}: {live.stalled}, and is ended; {again}")
 
     def _status(self, trial_id: str, live: Live, error: bool) -> tuple[str | None, str | None]:
         status = live.last.get("status")

@@ -19,10 +19,10 @@ from idat_tune.interrupts import Interrupts, interruptible
 from idat_tune.journal import Journal
 from idat_tune.search import finish, precision
 from idat_tune.search.budget import Budget
+from idat_tune.search.callback import LOG, Callback, Callbacks
 from idat_tune.search.cluster import Session, log_to, remove_tune_files
 from idat_tune.search.conductor import Conductor
 from idat_tune.search.config import FILE, SearchConfig, write
-from idat_tune.search.listener import LOG, Listener
 from idat_tune.search.manifest import JOURNAL, Manifest, begun, locked
 from idat_tune.search.mend import whole_again
 from idat_tune.search.patience import Watch, setting
@@ -36,7 +36,9 @@ MOST_HINTS = 5  # as many as a portfolio has: the gain of more is small
 MANY = 1_000_000  # the conductor, not Tune, says when there are no more trials
 
 
-def drive(plans: Iterable[Plan], shared: SearchConfig, listen: Callable[[Plan], Listener]) -> Iterator[dict[str, Any]]:
+def drive(
+    plans: Iterable[Plan], shared: SearchConfig, callbacks: Callable[[Plan], Iterable[Callback]]
+) -> Iterator[dict[str, Any]]:
     """Carry out plans one after the other, each from where its journal ends; yields the result of each.
 
     What won on one task is tried early on the next. `shared` has the resources of all of them.
@@ -61,13 +63,14 @@ def drive(plans: Iterable[Plan], shared: SearchConfig, listen: Callable[[Plan], 
                 plan = manifest.hinted(plan)
                 write(plan.folder / FILE, plan.as_config())
                 plan = precision.held(plan, manifest)
-                listener = listen(plan)
-                listener.search_opened(plan)
+                callback = Callbacks(callbacks(plan))
+                callback.on_search_open(plan)
                 log_to(plan.folder / LOG)
-                found = whole_again(plan, journal, manifest, listener)
+                found = whole_again(plan, journal, manifest, callback)
                 if found is None:
                     _check_weights(plan, manifest.content["weights"])  # a finished search may have to train again
-                    found = _search(plan, session, manifest, journal, listener)
+                    found = _search(plan, session, manifest, journal, callback)
+                callback.on_search_end(found)
                 if found["winner"]:
                     winners = {plan.task: found["winner"]["config"], **winners}
                 yield found
@@ -133,27 +136,27 @@ def _nearest(winners: Mapping[Task, Mapping[str, Any]], plan: Plan) -> dict[str,
     return {f"from-{task.name}": winners[task] for task in others[:MOST_HINTS]}
 
 
-def _search(plan: Plan, session: Session, manifest: Manifest, journal: Journal, listener: Listener) -> dict[str, Any]:
+def _search(plan: Plan, session: Session, manifest: Manifest, journal: Journal, callback: Callback) -> dict[str, Any]:
     began = time.perf_counter()
-    session.lost = listener.ray_lost
+    session.lost = callback.on_ray_lost
     with interruptible() as session.interrupts, _told_to_stop(plan, session.interrupts):
         # A new tracking store takes seconds to lay out, and so does Ray to start: both at once. As a daemon, so that
         # Ctrl-C need not wait for it.
-        tracked = Tracked(plan, journal, manifest, listener)
+        tracked = Tracked(plan, journal, manifest, callback)
         store = threading.Thread(target=tracked.lay_out, daemon=True)
         store.start()
         room = session.start()
         if session.remark:
-            listener.remarked(session.remark)
+            callback.on_remark(session.remark)
             session.remark = None
         plan = precision.settled(plan, manifest, room)
         store.join()
-        with _closing(plan, tracked, journal, listener, session.interrupts):
+        with _closing(plan, tracked, journal, callback, session.interrupts):
             tracked.open()
             budget = Budget(plan, journal, manifest, room.gpus_per_trial)
             manifest.set("stacked", max(room.stacked, manifest.content["stacked"]))
-            conductor = Conductor(plan, journal, manifest, tracked, listener, budget, session.interrupts)
-            listener.search_started(plan, room.trials, journal.records, budget)
+            conductor = Conductor(plan, journal, manifest, tracked, callback, budget, session.interrupts)
+            callback.on_search_start(plan, room.trials, journal.records, budget)
             with workers(visible_images(plan), room) as made:
                 conductor.place = made.place
                 _tune(plan, conductor, made, room.trials)
@@ -186,14 +189,14 @@ def _told_to_stop(plan: Plan, interrupts: Interrupts) -> Iterator[None]:
 
 @contextmanager
 def _closing(
-    plan: Plan, tracked: Tracked, journal: Journal, listener: Listener, interrupts: Interrupts
+    plan: Plan, tracked: Tracked, journal: Journal, callback: Callback, interrupts: Interrupts
 ) -> Iterator[None]:
     """No parent run stays open when the search is cut off or fails, and the tables are those of the journal."""
     try:
         yield
     except (KeyboardInterrupt, Exception) as failure:
         if interrupts.asked or isinstance(failure, KeyboardInterrupt):
-            listener.interrupted()
+            callback.on_interrupt()
             journal.write_tables(plan.folder)
             tracked.cut_off("KILLED", {"status": "interrupted"})
             raise

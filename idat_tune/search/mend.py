@@ -8,7 +8,7 @@ from idat_tune.errors import BadInput
 from idat_tune.journal import Journal
 from idat_tune.search import finish
 from idat_tune.search.agenda import lost_finals
-from idat_tune.search.listener import Listener
+from idat_tune.search.callback import Callback
 from idat_tune.search.manifest import Manifest
 from idat_tune.search.plan import Plan
 from idat_tune.search.tracked import Tracked
@@ -16,7 +16,7 @@ from idat_tune.search.tracked import Tracked
 TABLES = ("trials.parquet", "epochs.parquet")
 
 
-def whole_again(plan: Plan, journal: Journal, manifest: Manifest, listener: Listener) -> dict[str, Any] | None:
+def whole_again(plan: Plan, journal: Journal, manifest: Manifest, callback: Callback) -> dict[str, Any] | None:
     """The result of a finished search, all of whose files are there.
 
     None where the search is not finished, or must train its winner again because the tensors are lost too.
@@ -36,14 +36,14 @@ def whole_again(plan: Plan, journal: Journal, manifest: Manifest, listener: List
         _clear_part(plan)
         lost = lost_finals(plan, journal, manifest)
         if lost:
-            listener.made_again(f"{finish.BEST}/, for which {lost[0].id} is trained again; the test stays closed")
+            callback.on_made_again(f"{finish.BEST}/, for which {lost[0].id} is trained again; the test stays closed")
             return None
-        listener.made_again(f"{finish.BEST}/, from the tensors of the final run")
+        callback.on_made_again(f"{finish.BEST}/, from the tensors of the final run")
         finish.export_winner(plan, journal, manifest)
     if not all((plan.folder / table).is_file() for table in TABLES):
-        listener.made_again(" and ".join(TABLES))
+        callback.on_made_again(" and ".join(TABLES))
         journal.write_tables(plan.folder)
-    tracked = Tracked(plan, journal, manifest, listener)
+    tracked = Tracked(plan, journal, manifest, callback)
     tracked.complete(result)
     return finish.placed(result, plan, tracked.uri)
 

@@ -7,7 +7,7 @@ from typing import Any
 from idat_tune import tracking
 from idat_tune.journal import Journal, TrialRecord
 from idat_tune.search import finish
-from idat_tune.search.listener import Listener
+from idat_tune.search.callback import Callback
 from idat_tune.search.manifest import Manifest
 from idat_tune.search.plan import Plan
 
@@ -17,11 +17,11 @@ log = logging.getLogger("mlflow.idat_tune")  # goes where MLflow's own go
 class Tracked:
     """The tracking of one search. Once the store takes nothing, it is asked again at the end, and then no more."""
 
-    def __init__(self, plan: Plan, journal: Journal, manifest: Manifest, listener: Listener):
+    def __init__(self, plan: Plan, journal: Journal, manifest: Manifest, callback: Callback):
         self.plan = plan
         self.journal = journal
         self.manifest = manifest
-        self.listener = listener
+        self.callback = callback
         self.uri = tracking.uri(plan.out)
         self.owed = False  # whether the store lacks what the journal holds
         self.tracker: tracking.Tracker | None = None
@@ -65,7 +65,7 @@ class Tracked:
         tracking.lay_out(self.plan.out)
         there = tracking.Tracker(self.plan.out, self.plan.task.name)
         if not there.closed(self.manifest.content["parent_run"]):
-            self.listener.made_again(f"the runs in {tracking.shown(self.uri)}")
+            self.callback.on_made_again(f"the runs in {tracking.shown(self.uri)}")
             self._open()
             self._finish(result, exported=True)
 
@@ -109,4 +109,4 @@ class Tracked:
             log.warning("tracking failed", exc_info=True)
             self.owed = True
             why = f"tracking at {tracking.shown(self.uri)} failed ({tracking.plainly(failure)})"
-            self.listener.tracking_failed(f"{why}{rest}")
+            self.callback.on_tracking_failure(f"{why}{rest}")
