@@ -23,8 +23,9 @@ from idat_tune import tracking
 from idat_tune.journal import COMPLETE, EXPLORE, Journal
 from idat_tune.metrics import EpochMetrics, score
 from idat_tune.search import Callback, Plan, SearchConfig, plan_search
-from idat_tune.search.conductor import Conductor
+from idat_tune.search.driver import begin
 from idat_tune.search.manifest import JOURNAL, Manifest
+from idat_tune.search.searcher import StagedSearcher
 from idat_tune.search.tracked import Tracked
 
 TRIALS, EPOCHS = 1000, 100
@@ -51,19 +52,19 @@ def results(payload: dict[str, Any]) -> list[dict[str, Any]]:
     return found
 
 
-def play(conductor: Conductor, tune_id: str, payload: dict[str, Any]) -> None:
+def play(searcher: StagedSearcher, tune_id: str, payload: dict[str, Any]) -> None:
     """One trial, in the order of Ray Tune's own controller."""
     trial = SimpleNamespace(trial_id=tune_id, config=payload)
     *before, last = results(payload)
     for result in before:
-        if conductor.scheduler.on_trial_result(None, trial, result) == TrialScheduler.STOP:
+        if searcher.scheduler.on_trial_result(None, trial, result) == TrialScheduler.STOP:
             last = result
             break
-        conductor.on_trial_result(tune_id, result)
-    conductor.on_trial_complete(tune_id, last)
+        searcher.on_trial_result(tune_id, result)
+    searcher.on_trial_complete(tune_id, last)
 
 
-def opened(plan: Plan) -> tuple[Conductor, dict[str, float]]:
+def opened(plan: Plan) -> tuple[StagedSearcher, dict[str, float]]:
     """What a search does before its first trial, Ray apart, with the seconds of each part."""
     seconds = {}
     began = time.perf_counter()
@@ -74,14 +75,15 @@ def opened(plan: Plan) -> tuple[Conductor, dict[str, float]]:
         began = time.perf_counter()
 
     journal, manifest = Journal(plan.folder / JOURNAL), Manifest(plan, "hash")
+    begin(plan, journal)
     part("journal")
     tracked = Tracked(plan, journal, manifest, Callback())
     tracked.lay_out()
     tracked.open()
     part("open the tracking store, reconcile the tracked runs")
-    conductor = Conductor(plan, journal, manifest, tracked, Callback())
-    part("study, stopping rule, conductor")
-    return conductor, seconds
+    searcher = StagedSearcher(plan, journal, manifest, tracked, Callback())
+    part("study, stopping rule, searcher")
+    return searcher, seconds
 
 
 def megabytes() -> float:
@@ -93,17 +95,17 @@ def megabytes() -> float:
 def run(out: Path, trials: int) -> dict[str, Any]:
     plan = a_plan(out, trials)
     plan.folder.mkdir(parents=True)
-    conductor, _ = opened(plan)
+    searcher, _ = opened(plan)
     before, spent = megabytes(), {"ask": 0.0, "results": 0.0}
     for number in range(trials):
         began = time.perf_counter()
-        payload = conductor.suggest(f"t{number}")
+        payload = searcher.suggest(f"t{number}")
         spent["ask"] += time.perf_counter() - began
         if not isinstance(payload, dict) or payload["stage"] != EXPLORE:
             break
-        play(conductor, f"t{number}", payload)
+        play(searcher, f"t{number}", payload)
         spent["results"] += time.perf_counter() - began
-    assert len(conductor.journal.of(EXPLORE)) == trials
+    assert len(searcher.journal.of(EXPLORE)) == trials
     assert payload != Searcher.FINISHED
     return {
         "mb_before": before,
@@ -115,12 +117,12 @@ def run(out: Path, trials: int) -> dict[str, Any]:
 def resume(out: Path, trials: int) -> dict[str, Any]:
     plan = a_plan(out, trials + 1)
     before = megabytes()
-    conductor, seconds = opened(plan)
+    searcher, seconds = opened(plan)
     began = time.perf_counter()
-    conductor.suggest("next")
+    searcher.suggest("next")
     seconds["the next proposal"] = time.perf_counter() - began
     began = time.perf_counter()
-    conductor.journal.write_tables(plan.folder)
+    searcher.journal.write_tables(plan.folder)
     seconds["write the tables"] = time.perf_counter() - began
     return {"seconds": seconds, "mb_before": before, "mb_after": megabytes()}
 

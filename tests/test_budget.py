@@ -1,11 +1,10 @@
 """What ends exploring: trials, hours, GPU-hours, patience, a finished grid; time is made up here."""
 
-import json
 from dataclasses import replace
 
 import pytest
-from test_conductor import SilentTracker, a_plan, asking, results_of, run_all, run_one
 from test_journal import epoch
+from test_searcher import SilentTracker, a_plan, asking, opened, results_of, run_all, run_one
 
 from idat_tune import space as spaces
 from idat_tune.errors import BadInput
@@ -13,9 +12,8 @@ from idat_tune.journal import COMPLETE, EXPLORE, FAILED, STOPPED, Journal, Trial
 from idat_tune.search import Callback, finish
 from idat_tune.search.budget import WHY, Budget, longest_without_gain
 from idat_tune.search.cluster import Session
-from idat_tune.search.conductor import Conductor
 from idat_tune.search.config import SearchConfig
-from idat_tune.search.manifest import Manifest
+from idat_tune.search.searcher import StagedSearcher
 
 
 class Clock:
@@ -37,10 +35,9 @@ class Heard(Callback):
 
 
 def begin(plan, clock, gpus=0.0):
-    plan.folder.mkdir(parents=True, exist_ok=True)
-    journal, manifest = Journal(plan.folder / "journal.jsonl"), Manifest(plan, "hash")
-    budget = Budget(plan, journal, manifest, gpus, clock)
-    return Conductor(plan, journal, manifest, SilentTracker(), Heard(), budget)
+    journal, manifest = opened(plan, gpus, clock)
+    budget = Budget(plan, journal, gpus, clock)
+    return StagedSearcher(plan, journal, manifest, SilentTracker(), Heard(), budget)
 
 
 def explore(conducting, clock, seconds, trials, at_once=1):
@@ -63,8 +60,8 @@ def test_hours_end_exploring_but_not_the_search(tmp_path):
     run_all(conducting)
     assert conducting.finished
     assert explored(conducting) == 4
-    assert conducting.manifest.test_openings
-    assert conducting.manifest.content["ended_by"] == "hours"
+    assert conducting.journal.state.openings
+    assert conducting.journal.state.ended_by == "hours"
 
 
 def test_the_arms_run_whatever_the_budget(tmp_path):
@@ -87,7 +84,7 @@ def test_gpu_hours_count_every_trial_that_runs_at_the_same_time(tmp_path):
     assert conducting.budget.gpu_seconds == 2 * 4 * 900 * 0.5
     run_all(conducting)
     assert explored(conducting) == 8
-    assert conducting.manifest.content["ended_by"] == "gpu-hours"
+    assert conducting.journal.state.ended_by == "gpu-hours"
 
 
 def test_trials_that_run_count_before_they_end(tmp_path):
@@ -96,7 +93,7 @@ def test_trials_that_run_count_before_they_end(tmp_path):
     explore(conducting, clock, 100, 3)
     running = conducting.suggest("running")
     clock.now += 3300
-    assert not conducting._may_propose()
+    assert conducting._may_end(exhausted=False)
     run_one(conducting, "running", running)
     assert explored(conducting) == 4
 
@@ -115,7 +112,7 @@ def test_what_earlier_sessions_spent_is_counted_also_when_the_driver_was_killed(
     explore(second, clock, 1500, 1)
     run_all(second)
     assert explored(second) == 4
-    assert second.manifest.content["ended_by"] == "hours"
+    assert second.journal.state.ended_by == "hours"
 
 
 def test_time_after_exploring_is_not_exploring(tmp_path):
@@ -126,7 +123,7 @@ def test_time_after_exploring_is_not_exploring(tmp_path):
     clock.now += 500
     conducting.budget.note(0)
     assert conducting.budget.seconds == 30
-    assert json.loads(conducting.manifest.path.read_text())["spent"]["seconds"] == 30
+    assert Journal(conducting.journal.path).state.seconds == 30
 
 
 def record(accuracy, status=COMPLETE, arms=(), images=200):
@@ -171,18 +168,18 @@ def test_patience_ends_exploring_and_still_does_after_a_restart(tmp_path):
     second = begin(asking(plan, patience=5), clock)
     run_all(second)
     assert explored(second) == 8
-    assert second.manifest.content["ended_by"] == "patience"
+    assert second.journal.state.ended_by == "patience"
     assert second.callback.limits == ["patience"]
 
 
 @pytest.mark.parametrize("limit", ["trials", "grid"])
-def test_what_ended_exploring_is_told_once_and_kept_in_manifest_and_result(tmp_path, limit):
+def test_what_ended_exploring_is_told_once_and_kept_in_journal_and_result(tmp_path, limit):
     space = spaces.parse({"params": {"adapter.hidden_dim": {"choice": [4, 8]}}, "fixed": {"epochs": 2}})
     plan = a_plan(tmp_path, space=space, sampler="grid", trials=4 if limit == "trials" else 9)
     conducting = begin(plan, Clock())
     run_all(conducting)
-    result = finish.result(plan, conducting.journal, conducting.manifest, "uri", 1.0)
-    assert conducting.callback.limits == [limit] == [result["ended_by"]]
+    result = finish.result(plan, conducting.journal, "uri", 1.0)
+    assert conducting.callback.limits == [limit] == [result["ended_by"]] == [conducting.journal.state.ended_by]
     assert WHY[limit]
 
 
@@ -193,7 +190,7 @@ def test_a_search_that_ended_by_its_trials_may_be_given_more_until_the_winner_st
     explore(conducting, clock, 1900, 2)
     run_all(conducting)
     assert explored(conducting) == 6
-    assert conducting.manifest.content["ended_by"] == "hours"
+    assert conducting.journal.state.ended_by == "hours"
 
 
 def test_gpu_hours_are_refused_where_trials_take_no_gpu():

@@ -3,13 +3,14 @@
 from dataclasses import replace
 
 import pytest
-from test_conductor import a_plan, asking, begin, run_all
 from test_journal import epoch
+from test_searcher import a_plan, asking, begin, run_all
 
 from idat_tune.config import RunConfig
 from idat_tune.journal import COMPLETE, CONFIRM, EXPLORE, FINAL, TEST, TrialRecord
 from idat_tune.metrics import Speed
 from idat_tune.search.forecast import Pace, Standing, cost_key, forecast, measured, sample_of
+from idat_tune.search.stages import winner
 
 SPEED = Speed(train=1 / 800, val=0.0, beside=0.0)  # an epoch takes a second
 
@@ -74,9 +75,9 @@ def test_the_time_left_falls_as_the_search_goes_on_and_is_none_at_its_end(tmp_pa
     left = [ahead(plan).seconds]
     while not conducting.finished:
         run_all(conducting, most=1)
-        winner = conducting.manifest.winner(conducting.journal)
-        config = winner and RunConfig.from_flat(winner.config)
-        standing = Standing(conducting.journal.records, (), conducting.ended_by is not None, config)
+        chosen = winner(conducting.plan, conducting.journal)
+        config = chosen and RunConfig.from_flat(chosen.config)
+        standing = Standing(conducting.journal.records, (), conducting.journal.state.ended_by is not None, config)
         left.append(ahead(plan, standing=standing).seconds)
     assert left[-1] == 0
     assert max(left) < 1.1 * left[0]

@@ -4,11 +4,12 @@ import json
 
 import pytest
 from conftest import command
-from test_conductor import a_plan, asking, begin, run_all
 from test_journal import record
+from test_searcher import a_plan, asking, begin, run_all
 
 from idat_tune.errors import BadInput
 from idat_tune.journal import Journal
+from idat_tune.journal.state import OPENED
 from idat_tune.search import SearchConfig, plan_search
 from idat_tune.search.config import check_name
 from idat_tune.search.manifest import JOURNAL, NAME, check_resumable
@@ -77,18 +78,10 @@ def changed(plan, **entries):
 @pytest.mark.parametrize(
     ("entries", "where"),
     [
-        ({"spent": None}, "spent: Input should be an object, not null"),
-        ({"spent": {"seconds": "long", "gpu_seconds": 0}}, "spent.seconds: "),
-        ({"winner": 3}, "winner: "),
-        ({"precision": "auto"}, "precision: "),
         ({"hints": [["a", 1]]}, "hints.0.1: "),
-        ({"test_openings": 1}, "test_openings: "),
-        ({"test_openings": [{}]}, "test_openings.0.winner: Field required"),
-        ({"explored": "yes"}, "explored: "),
-        ({"trials": "6"}, "trials: "),
-        ({"stacked": 0}, "stacked: "),
-        ({"precision": "fp64"}, "precision: "),
-        ({"result": {"winner": None}}, "result.winner: "),
+        ({"left_out": [["a"]]}, "left_out.0.1: Field required"),
+        ({"weights": None}, "weights: Input should be an object, not null"),
+        ({"format": "2"}, "format: "),
         ({"search_id": None}, "search_id: "),
     ],
 )
@@ -113,7 +106,7 @@ def test_a_manifest_that_is_no_object_is_named(begun, text):
 def test_other_images_and_more_trials_than_the_test_was_opened_for_are_refused_before_anything_starts(begun):
     with pytest.raises(BadInput, match="was begun with other images of digits than are there now"):
         check_resumable(begun, "other")
-    changed(begun, test_openings=[{"winner": "arm-default"}])
+    Journal(begun.folder / JOURNAL).decide(OPENED, winner="arm-default", by="final run")
     more = asking(begun, trials=begun.config.explore.trials + 1)
     with pytest.raises(BadInput, match=r"has opened its test split with --trials \d+, so it cannot go on to"):
         check_resumable(more, "hash")
@@ -122,22 +115,40 @@ def test_other_images_and_more_trials_than_the_test_was_opened_for_are_refused_b
 
 
 def test_a_manifest_of_a_newer_version_is_left_to_it(begun):
-    changed(begun, format=2, spent="in another way")
-    with pytest.raises(BadInput, match=r"was written by a newer idat-tune \(format 2, this one knows 1\); update"):
+    changed(begun, format=3, weights="in another way")
+    with pytest.raises(BadInput, match=r"was written by a newer idat-tune \(format 3, this one knows 2\); update"):
         check_resumable(begun, "hash")
 
 
-def test_a_manifest_of_before_there_were_formats_is_read(begun):
+def test_a_manifest_of_an_older_version_is_left_to_it(begun):
     content = json.loads((begun.folder / NAME).read_text())
-    for entry in ("format", "trained_again"):
-        del content[entry]
+    del content["format"]
     (begun.folder / NAME).write_text(json.dumps(content))
-    assert begin(begun).manifest.content["format"] == 1
+    with pytest.raises(BadInput, match=r"written by an older idat-tune \(format 1, this one writes 2\); its tables"):
+        check_resumable(begun, "hash")
+
+
+@pytest.mark.parametrize(
+    ("line", "how"),
+    [
+        ('{"decision": "won", "time": 1.0}', "decision is 'won', not one of begun, "),
+        ('{"decision": "winner", "time": 1.0}', "'trial' is missing"),
+        ('{"decision": "winner", "trial": 3, "time": 1.0}', "trial is 3"),
+        ('{"decision": "opened", "winner": "arm-default", "by": "final run"}', "'time' is missing"),
+    ],
+)
+def test_a_damaged_decision_is_named_and_not_to_be_left_out(begun, line, how):
+    with (begun.folder / JOURNAL).open("a") as file:
+        file.write(line + "\n")
+    with pytest.raises(BadInput) as caught:
+        check_resumable(begun, "hash")
+    assert how in str(caught.value)
+    assert "put it back as it was" in str(caught.value)
 
 
 def test_a_search_that_lost_its_manifest_is_not_begun_anew_over_its_journal(begun):
     (begun.folder / NAME).unlink()
-    with pytest.raises(BadInput, match="is gone, which says what search 's' is and whether its test was opened"):
+    with pytest.raises(BadInput, match="is gone, which says what search 's' is; put it back"):
         check_resumable(begun, "hash")
 
 

@@ -1,31 +1,31 @@
 """A finished search that lost files, or whose folder was moved, is made whole by the same command."""
 
-import json
 import shutil
 
 import pytest
 from conftest import glyphs, noise
 from ray.tune.search import Searcher
 from safetensors.torch import save
-from test_conductor import a_plan, begin, results_of, run_one
+from test_searcher import a_plan, begin, results_of, run_one
 from test_tracked import Heard
 
 import idat_tune
 from idat_tune import tracking
 from idat_tune.errors import BadInput
 from idat_tune.journal import FINAL, TEST, Journal
+from idat_tune.journal.state import DONE
 from idat_tune.metrics import read_table
 from idat_tune.run import run
-from idat_tune.search import conductor, finish
-from idat_tune.search.agenda import trained_file
-from idat_tune.search.manifest import JOURNAL, NAME, Manifest
+from idat_tune.search import finish, searcher
+from idat_tune.search.manifest import JOURNAL, NAME, Manifest, check_resumable
 from idat_tune.search.mend import whole_again
 from idat_tune.search.plan import Plan
+from idat_tune.search.trained import trained_file
 
 
 @pytest.fixture(autouse=True)
 def no_object_store(monkeypatch):
-    monkeypatch.setattr(conductor.ray, "put", lambda value: value)
+    monkeypatch.setattr(searcher.ray, "put", lambda value: value)
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +35,7 @@ def tensors():
 
 
 def play(conducting, tensors):
-    """Run it to its end; every trial fares as in `test_conductor`. The ids of all trials."""
+    """Run it to its end; every trial fares as in `test_searcher`. The ids of all trials."""
     ids = []
     while (payload := conducting.suggest("t")) != Searcher.FINISHED:
         results = results_of(payload)
@@ -54,7 +54,7 @@ def a_small_plan(out):
 def finished(tmp_path_factory, tensors):
     """The folder of a search with made-up results that went through all its stages, its store included."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(conductor.ray, "put", lambda value: value)
+        patch.setattr(searcher.ray, "put", lambda value: value)
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
         out = tmp_path_factory.mktemp("finished")
         plan = a_small_plan(out)
@@ -62,8 +62,8 @@ def finished(tmp_path_factory, tensors):
         play(conducting, tensors)
         finish.export_winner(plan, conducting.journal, conducting.manifest)
         conducting.journal.write_tables(plan.folder)
-        result = finish.result(plan, conducting.journal, conducting.manifest, "", 1.0)
-        conducting.manifest.set("result", finish.kept(result))
+        result = finish.result(plan, conducting.journal, "", 1.0)
+        conducting.journal.decide(DONE, result=finish.kept(result))
         assert given_again(plan)[0]["winner"]  # which fills the tracking store
         return out
 
@@ -95,7 +95,6 @@ def test_a_search_whose_folder_was_renamed_goes_by_its_new_name(copied):
     plan = a_plan(copied.out, name="renamed", trials=1, seeds=2, folds=0, fixed={"epochs": 2, "teacher": "none"})
     found, _ = given_again(plan)
     assert (found["name"], found["out"]) == ("renamed", str(copied.out / "renamed"))
-    assert json.loads((plan.folder / NAME).read_text())["name"] == "renamed"
 
 
 def test_lost_tables_are_written_again(copied):
@@ -138,10 +137,10 @@ def test_where_the_tensors_are_lost_too_that_run_alone_is_trained_again_and_the_
     assert nothing is None
     assert said == ["best/, for which final-0-default is trained again; the test stays closed"]
     conducting = begin(copied)
-    before = conducting.manifest.content["result"]
+    before = conducting.journal.state.result
     assert play(conducting, tensors) == ["final-0-default"]
     assert finish.export_winner(copied, conducting.journal, conducting.manifest)
-    assert len(conducting.manifest.test_openings) == 1
+    assert len(conducting.journal.state.openings) == 1
     metrics = idat_tune.load(copied.folder / "best").metrics
     assert metrics["trained_again"] is True
     assert metrics["test_accuracy"] == pytest.approx(before["winner"]["test_accuracy"]["mean"], abs=0.01)
@@ -157,7 +156,7 @@ def test_tensors_that_nothing_is_made_from_are_not_missed(copied):
 
 def test_final_runs_whose_tensors_are_lost_before_the_test_are_trained_again(tmp_path, tensors):
     conducting = begin(a_small_plan(tmp_path))
-    while not conducting.manifest.test_openings:
+    while not conducting.journal.state.openings:
         payload = conducting.suggest("t")
         if payload["stage"] != TEST:
             run_one(conducting, "t", payload, None)
@@ -178,6 +177,10 @@ def test_a_lost_tracking_store_is_filled_again(copied):
 
 
 def test_a_search_that_lost_its_journal_says_so(copied):
-    (copied.folder / JOURNAL).unlink()
+    journal = copied.folder / JOURNAL
+    journal.write_text("".join(line for line in journal.open() if '"id": "arm-default"' not in line))
     with pytest.raises(BadInput, match="does not hold arm-default, the winner of search 's'; put the journal back"):
         given_again(copied)
+    journal.unlink()
+    with pytest.raises(BadInput, match="is gone, which has the trials of search 's' and says whether its test was"):
+        check_resumable(copied, "hash")

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 from ray.tune.search import Searcher
-from test_conductor import a_plan, begin, no_object_store, results_of, run_all  # noqa: F401
+from test_searcher import a_plan, begin, no_object_store, results_of, run_all  # noqa: F401
 
 from idat_tune.errors import BadInput
 from idat_tune.journal import FAILED

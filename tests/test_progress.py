@@ -6,31 +6,29 @@ import re
 import pytest
 from rich.console import Console
 from test_budget import Clock
-from test_conductor import SilentTracker, a_plan, run_all
 from test_journal import epoch
+from test_searcher import SilentTracker, a_plan, opened, run_all
 
 from idat_tune.journal import EXPLORE, Journal
 from idat_tune.progress import Progress
-from idat_tune.search import conductor
+from idat_tune.search import searcher
 from idat_tune.search.budget import Budget
-from idat_tune.search.conductor import Conductor
-from idat_tune.search.manifest import Manifest
+from idat_tune.search.searcher import StagedSearcher
 
 
 @pytest.fixture
 def lines(tmp_path, monkeypatch):
     """All lines of a whole search with made-up results, in which every trial takes ten seconds."""
-    monkeypatch.setattr(conductor.ray, "put", lambda value: value)
+    monkeypatch.setattr(searcher.ray, "put", lambda value: value)
     clock = Clock()
     plan = a_plan(tmp_path, trials=6, top_k=2, folds=2)
-    plan.folder.mkdir(parents=True)
-    journal, manifest = Journal(plan.folder / "journal.jsonl"), Manifest(plan, "hash")
-    budget = Budget(plan, journal, manifest, clock=clock)
+    journal, manifest = opened(plan)
+    budget = Budget(plan, journal, clock=clock)
     progress = Progress(quiet=True, clock=clock)
     shown = io.StringIO()
     progress.console = Console(file=shown, soft_wrap=True)
     progress.on_search_start(plan, 1, [], budget)
-    conducting = Conductor(plan, journal, manifest, SilentTracker(), progress, budget)
+    conducting = StagedSearcher(plan, journal, manifest, SilentTracker(), progress, budget)
     while not conducting.finished:
         clock.now += 10
         run_all(conducting, most=1)
@@ -60,7 +58,7 @@ def test_a_long_silence_is_broken_by_a_line_that_says_what_is_running(tmp_path):
     plan.folder.mkdir()
     progress = Progress(quiet=True, clock=clock)
     progress.console = Console(file=shown, soft_wrap=True)
-    budget = Budget(plan, Journal(plan.folder / "journal.jsonl"), Manifest(plan, "hash"), clock=clock)
+    budget = Budget(plan, Journal(plan.folder / "journal.jsonl"), clock=clock)
     progress.on_search_start(plan, 1, [], budget)
     job = plan.first_jobs()[0]
     progress.on_trial_start(job)

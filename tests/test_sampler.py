@@ -1,10 +1,11 @@
 """What the samplers propose, and in which order a grid is gone through."""
 
 import itertools
+import json
 
 import pytest
 from optuna.trial import TrialState
-from test_conductor import a_plan, begin, run_all, run_one
+from test_searcher import a_plan, begin, run_all, run_one
 
 from idat_tune import space as spaces
 from idat_tune.errors import BadInput
@@ -91,7 +92,7 @@ def test_a_grid_that_is_exhausted_ends_exploring_and_the_search_goes_on(tmp_path
     assert conducting.finished
     # Two of the 24 points were tried as arms.
     assert len({str(config) for config in tried}) == len(tried) == 22
-    assert conducting.manifest.test_openings
+    assert conducting.journal.state.openings
 
 
 def test_a_grid_cut_off_early_has_gone_over_the_whole_space(tmp_path):
@@ -117,12 +118,12 @@ def test_a_grid_too_large_to_go_through_is_refused(tmp_path):
         a_plan(tmp_path, space=spaces.parse({"params": wide}), sampler=GRID)
 
 
-def test_a_search_may_go_on_with_another_sampler_and_says_so_in_the_manifest(tmp_path):
+def test_a_search_may_go_on_with_another_sampler_and_says_so_in_the_journal(tmp_path):
     run_all(begin(a_plan(tmp_path)), most=5)
     conducting = begin(a_plan(tmp_path, sampler="random", stopping="none"))
     run_all(conducting)
-    assert conducting.manifest.content["sampler"] == "random"
-    assert conducting.manifest.content["stopping"] == "none"
+    begun = [json.loads(line) for line in conducting.journal.path.read_text().splitlines() if '"begun"' in line]
+    assert [(one["sampler"], one["stopping"]) for one in begun] == [("tpe", "halving"), ("random", "none")]
     assert len(conducting.journal.of(EXPLORE)) == 6
 
 

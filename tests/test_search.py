@@ -74,7 +74,9 @@ def test_the_files_of_a_search_are_there_and_agree(searched):
     assert statistics.fmean(confirmed) == pytest.approx(result["winner"]["confirmed"]["mean"])
     assert len(confirmed) == 2
     manifest = json.loads((out / "first" / "manifest.json").read_text())
-    assert len(manifest["test_openings"]) == 1
+    lines = [json.loads(line) for line in (out / "first" / "journal.jsonl").read_text().splitlines()]
+    assert [line.get("decision") for line in lines].count("opened") == 1
+    assert all(line.get("time", line.get("ended")) > 1.7e9 for line in lines)
     assert manifest["data_hash"] == data.content_hash("digits")
     assert set(manifest["versions"]) >= {"python", "torch", "timm", "ray", "optuna", "mlflow"}
 
@@ -115,8 +117,7 @@ def test_mlflow_has_a_parent_with_a_child_per_trial_and_the_student(searched):
 
 def test_workers_live_from_trial_to_trial(searched):
     _, out, _ = searched
-    lines = (out / "first" / "journal.jsonl").read_text().splitlines()
-    workers = {json.loads(line)["worker"] for line in lines}
+    workers = {record["worker"] for record in records_of(out / "first" / "journal.jsonl")}
     assert len(workers) <= max(2, os.cpu_count() or 1)
 
 
@@ -177,6 +178,15 @@ def start(out, *options):
     )
 
 
+TRIAL = '"status"'  # in a line of a journal that is a trial's
+
+
+def records_of(journal):
+    """The trials of a journal, as they stand there."""
+    lines = [json.loads(line) for line in journal.read_text().splitlines()]
+    return [line for line in lines if "decision" not in line]
+
+
 def kill_raylet(running):
     """What the out-of-memory killer may do: Ray's main process on this machine is gone."""
     children = Path(f"/proc/{running.pid}/task/{running.pid}/children").read_text().split()
@@ -202,12 +212,12 @@ def test_a_search_cut_off_in_every_stage_loses_nothing_and_repeats_nothing(tmp_p
         _, errors = running.communicate(timeout=60)
         assert running.returncode == code, errors
         assert sentence in errors
-        now = [json.loads(line)["id"] for line in journal.read_text().splitlines()]
+        now = [record["id"] for record in records_of(journal)]
         assert now[: len(kept)] == kept
         kept, running = now, start(tmp_path)
     output, errors = running.communicate(timeout=200)
     assert running.returncode == 0, errors
-    ids = [json.loads(line)["id"] for line in journal.read_text().splitlines()]
+    ids = [record["id"] for record in records_of(journal)]
     assert ids[: len(kept)] == kept
     assert len(ids) == len(set(ids))
     assert sum(json.loads(output)["trials"].values()) == 5
@@ -230,8 +240,8 @@ def test_a_worker_that_is_killed_costs_one_attempt_and_no_result(tmp_path, way):
         text=True,
     )
     journal = tmp_path / "k" / "journal.jsonl"
-    wait_for(journal, "\n")
-    worker = json.loads(journal.read_text().splitlines()[0])["worker"]
+    wait_for(journal, TRIAL)
+    worker = records_of(journal)[0]["worker"]
     os.kill(worker, signal.SIGKILL)
     output, errors = running.communicate(timeout=120)
     assert running.returncode == 0, errors
@@ -239,7 +249,7 @@ def test_a_worker_that_is_killed_costs_one_attempt_and_no_result(tmp_path, way):
     assert sum(result["trials"].values()) == 4
     assert result["trials"]["failed"] == 0
     if way:  # one host, so there must have been another
-        records = [json.loads(line) for line in journal.read_text().splitlines()]
+        records = records_of(journal)
         assert len({record["worker"] for record in records}) == 2
 
 
@@ -253,8 +263,8 @@ def test_a_worker_that_hangs_costs_one_attempt_and_is_no_more_when_the_search_en
         env={**os.environ, "IDAT_TUNE_STALLED_AFTER": "20"},
     )
     journal = tmp_path / "h" / "journal.jsonl"
-    wait_for(journal, "\n")
-    worker = json.loads(journal.read_text().splitlines()[0])["worker"]
+    wait_for(journal, TRIAL)
+    worker = records_of(journal)[0]["worker"]
     os.kill(worker, signal.SIGSTOP)
     output, errors = running.communicate(timeout=150)
     assert running.returncode == 0, errors
@@ -277,7 +287,7 @@ def test_a_disk_that_runs_full_is_said_in_one_sentence_and_the_search_goes_on_on
     script = f"""
         mount -t tmpfs -o size=8m tmpfs {tmp_path}
         {search} >/dev/null & search=$!
-        until test -s {tmp_path}/disk/full/journal.jsonl; do sleep 0.02; done
+        until grep -qs {TRIAL!r} {tmp_path}/disk/full/journal.jsonl; do sleep 0.02; done
         dd if=/dev/zero of={tmp_path}/filler bs=1k 2>/dev/null
         wait $search; echo "exit code $?" >&2
         rm {tmp_path}/filler
@@ -287,7 +297,8 @@ def test_a_disk_that_runs_full_is_said_in_one_sentence_and_the_search_goes_on_on
     assert done.returncode == 0, done.stderr
     assert "is full; make room and give the same command again: what was finished is kept" in done.stderr
     assert "exit code 1" in done.stderr
-    result, *records = map(json.loads, done.stdout.splitlines())
+    result, *lines = map(json.loads, done.stdout.splitlines())
+    records = [line for line in lines if "decision" not in line]
     assert result["trials"] == {"complete": 1, "stopped": 0, "failed": 0}
     assert len({record["id"] for record in records}) == len(records) == 3  # default, its final run, the test
 
@@ -310,7 +321,7 @@ def test_several_tasks_come_back_as_a_list_with_stacked_trials_too(tmp_path):
         assert found["winner"]["confirmed"]["folds"] == 2
         assert found["test_openings"] == 1
         assert found["teacher_cost"] is None  # times of trials that share a process say nothing
-        records = [json.loads(line) for line in Path(found["out"], "journal.jsonl").read_text().splitlines()]
+        records = records_of(Path(found["out"], "journal.jsonl"))
         trained = [record for record in records if record["stage"] != "test"]
         assert len({record["worker"] for record in trained}) <= (os.cpu_count() or 1)
         rounds = {(record["worker"], epoch["seconds"]) for record in trained for epoch in record["epochs"]}
@@ -329,7 +340,8 @@ class Heard(Callback):
 
 def go():
     found = search(
-        "digits", trials=2, fixed={{"epochs": 1}}, folds=0, seeds=1, out={str(tmp_path)!r}, callbacks=[Heard()]
+        "digits", trials=2, fixed={{"epochs": 1}}, folds=0, seeds=1, name="p", out={str(tmp_path)!r},
+        callbacks=[Heard()],
     )
     assert found["winner"]["test_accuracy"]["seeds"] == 1
     print("searched")

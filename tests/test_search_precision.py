@@ -4,10 +4,12 @@ import pytest
 
 from idat_tune import space as spaces
 from idat_tune.errors import BadInput
+from idat_tune.journal import Journal
+from idat_tune.journal.state import STARTED
 from idat_tune.search import SearchConfig, precision
 from idat_tune.search.cluster import Room
 from idat_tune.search.driver import check_devices, drive
-from idat_tune.search.manifest import Manifest
+from idat_tune.search.manifest import JOURNAL
 from idat_tune.search.plan import Plan
 from idat_tune.space import Space
 
@@ -19,7 +21,10 @@ def settled(out, room=ON_CPUS, **changes):
     """The plan of a search that begins, or goes on, there."""
     plan = Plan.checked(SearchConfig.of(**{**SETTINGS, **changes}, out=out))
     plan.folder.mkdir(parents=True, exist_ok=True)
-    return precision.settled(plan, Manifest(plan, "hash", {}), room)
+    journal = Journal(plan.folder / JOURNAL)
+    found = precision.settled(plan, journal, room)
+    journal.decide(STARTED, gpus_per_trial=room.gpus, stacked=1, precision=found)
+    return precision.held(plan, journal)
 
 
 @pytest.fixture
@@ -40,7 +45,7 @@ def test_all_trials_compute_in_what_the_first_worker_said_also_after_a_resume(tm
         assert {config.precision for config in configs} == {"bf16"}
     assert answers == ["fp32"]
     asked = Plan.checked(SearchConfig.of(**SETTINGS, out=tmp_path))
-    assert precision.held(asked, Manifest(asked, "hash", {})) == plan
+    assert precision.held(asked, Journal(asked.folder / JOURNAL)) == plan
 
 
 def test_a_worker_without_the_device_says_so_in_a_sentence(tmp_path, monkeypatch):

@@ -7,7 +7,7 @@ import pytest
 from optuna.trial import TrialState
 from ray.tune.schedulers import TrialScheduler
 from ray.tune.schedulers.async_hyperband import _Bracket
-from test_conductor import a_plan, begin, results_of, run_all
+from test_searcher import a_plan, begin, results_of, run_all
 
 from idat_tune.journal import COMPLETE, FINAL, STOPPED
 from idat_tune.search.config import HALVING, MEDIAN, NONE, RULES
@@ -58,7 +58,7 @@ def test_the_median_rule_waits_for_three_others():
 
 
 def play(conducting, tune_id, payload):
-    """Hand a trial's results to rule and conductor in the order of Ray Tune's own controller."""
+    """Hand a trial's results to rule and searcher in the order of Ray Tune's own controller."""
     trial = SimpleNamespace(trial_id=tune_id, config=payload)
     *before, last = results_of(payload)
     for result in before:

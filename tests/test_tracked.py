@@ -7,8 +7,8 @@ import threading
 import time
 
 import pytest
-from test_conductor import a_plan
 from test_journal import record
+from test_searcher import a_plan
 
 from idat_tune import tracking
 from idat_tune.journal import Journal

@@ -13,9 +13,10 @@ import idat_tune
 from idat_tune import data, embedded, export, run, space, trial, weights
 from idat_tune.errors import BadInput
 from idat_tune.journal import Journal, TrialRecord
+from idat_tune.journal.state import DONE
 from idat_tune.search import SearchConfig, plan_search
 from idat_tune.search.driver import check_models, held_weights
-from idat_tune.search.manifest import Manifest
+from idat_tune.search.manifest import JOURNAL, Manifest
 from idat_tune.search.plan import Plan
 from idat_tune.weights import identity
 
@@ -146,6 +147,7 @@ def planned(tmp_path, **changes):
 
 def begin(plan):
     plan.folder.mkdir(parents=True, exist_ok=True)
+    (plan.folder / JOURNAL).touch()
     return Manifest(plan, data.content_hash("digits"), held_weights(plan))
 
 
@@ -162,7 +164,9 @@ def test_a_search_keeps_which_weights_it_began_with_and_goes_on_with_no_others(f
 
 def test_a_search_that_is_finished_is_read_without_any_weights(folder, tmp_path):  # noqa: F811
     path = written(folder)
-    begin(planned(tmp_path)).set("result", {"winner": {}, "arms": {}, "verdict": "", "test_openings": 1})
+    plan = planned(tmp_path)
+    begin(plan)
+    Journal(plan.folder / JOURNAL).decide(DONE, result={"winner": {}, "arms": {}, "verdict": "", "test_openings": 1})
     path.unlink()
     assert held_weights(planned(tmp_path)) == {}
 

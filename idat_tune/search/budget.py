@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from idat_tune.journal import COMPLETE, EXPLORE, Journal, TrialRecord
-from idat_tune.search.manifest import Manifest
+from idat_tune.journal.state import SPENT
 from idat_tune.search.plan import Plan
 
 TRIALS, HOURS, GPU_HOURS, PATIENCE, GRID = "trials", "hours", "gpu-hours", "patience", "grid"
@@ -26,18 +26,14 @@ class Budget:
         self,
         plan: Plan,
         journal: Journal,
-        manifest: Manifest,
         gpus: float = 0.0,
         clock: Callable[[], float] = time.monotonic,
     ):
         self.plan = plan
         self.journal = journal
-        self.manifest = manifest
         self.gpus = gpus  # that a trial takes
         self.clock = clock
-        self.seconds, self.gpu_seconds = (manifest.content["spent"][key] for key in ("seconds", "gpu_seconds"))
-        if not manifest.content["explored"]:  # more trials, hours or patience may have been asked for
-            manifest.content["ended_by"] = None
+        self.seconds, self.gpu_seconds = journal.state.seconds, journal.state.gpu_seconds
         self.running = 0  # explored trials, since `noted`
         self.noted = self.saved = clock()
 
@@ -47,13 +43,13 @@ class Budget:
         Called whenever that changes, and with every epoch.
         """
         now = self.clock()
-        if self.running or self.manifest.content["ended_by"] is None:
+        if self.running or self.journal.state.ended_by is None:
             self.seconds += now - self.noted
         self.gpu_seconds += (now - self.noted) * self.running * self.gpus
         self.noted = now
         if running < self.running or now - self.saved > SAVE_EVERY:
             self.saved = now
-            self.manifest.set("spent", {"seconds": self.seconds, "gpu_seconds": self.gpu_seconds})
+            self.journal.decide(SPENT, seconds=self.seconds, gpu_seconds=self.gpu_seconds)
         self.running = running
 
     def ended_by(self, exhausted: bool) -> str | None:

@@ -1,4 +1,4 @@
-"""Runs a plan: holds its folder, starts Ray, lets the conductor propose, and gathers what came out."""
+"""Runs a plan: holds its folder, starts Ray, lets the searcher propose, and gathers what came out."""
 
 import errno
 import threading
@@ -17,23 +17,25 @@ from idat_tune.engine.devices import choose_device
 from idat_tune.errors import BadInput, DiskFull, Interrupted
 from idat_tune.interrupts import Interrupts, interruptible
 from idat_tune.journal import Journal
+from idat_tune.journal.state import BEGUN, DONE, INTERRUPTED, LOST, STARTED
 from idat_tune.search import finish, precision
 from idat_tune.search.budget import Budget
 from idat_tune.search.callback import LOG, Callback, Callbacks
 from idat_tune.search.cluster import Session, log_to, remove_tune_files
-from idat_tune.search.conductor import Conductor
 from idat_tune.search.config import FILE, SearchConfig, write
-from idat_tune.search.manifest import JOURNAL, Manifest, begun, locked
+from idat_tune.search.manifest import JOURNAL, Manifest, begun, check_resumable, is_finished, locked
 from idat_tune.search.mend import whole_again
 from idat_tune.search.patience import Watch, setting
 from idat_tune.search.plan import Plan
+from idat_tune.search.searcher import StagedSearcher
 from idat_tune.search.tracked import Tracked
+from idat_tune.search.trained import lost_finals
 from idat_tune.search.workers import Hosts, Workers, workers
 from idat_tune.tasks import Task
 
 MOST_TEXT = 500  # characters of a reason in a tag
 MOST_HINTS = 5  # as many as a portfolio has: the gain of more is small
-MANY = 1_000_000  # the conductor, not Tune, says when there are no more trials
+MANY = 1_000_000  # the searcher, not Tune, says when there are no more trials
 
 
 def drive(
@@ -58,22 +60,35 @@ def drive(
         for asked, identities in zip(plans, held, strict=True):
             plan = asked if asked.config.hints is not None else asked.hinted(_nearest(winners, asked))
             with locked(plan.folder):
-                journal = Journal(plan.folder / JOURNAL)  # first, as a damaged one must leave the manifest as it is
+                check_resumable(plan, data.content_hash(plan.task.name))  # once more, as it is held now
+                journal = Journal(plan.folder / JOURNAL)
+                journal.make()  # first: a manifest alone is that of a search that lost its journal
                 manifest = Manifest(plan, data.content_hash(plan.task.name), identities)
                 plan = manifest.hinted(plan)
                 write(plan.folder / FILE, plan.as_config())
-                plan = precision.held(plan, manifest)
+                plan = precision.held(plan, journal)
                 callback = Callbacks(callbacks(plan))
                 callback.on_search_open(plan)
                 log_to(plan.folder / LOG)
                 found = whole_again(plan, journal, manifest, callback)
                 if found is None:
                     _check_weights(plan, manifest.content["weights"])  # a finished search may have to train again
+                    begin(plan, journal)
                     found = _search(plan, session, manifest, journal, callback)
                 callback.on_search_end(found)
                 if found["winner"]:
                     winners = {plan.task: found["winner"]["config"], **winners}
                 yield found
+
+
+def begin(plan: Plan, journal: Journal) -> None:
+    """Write down what is asked for, and what of it must be trained once more."""
+    explore, final = plan.config.explore, plan.config.final
+    asked = {"sampler": explore.sampler, "stopping": explore.stopping, "reopen_test": final.reopen_test}
+    journal.decide(BEGUN, trials=explore.trials, seeds=final.seeds, **asked)
+    lost = lost_finals(plan, journal)
+    if lost:
+        journal.decide(LOST, trials=lost)
 
 
 def check_devices(plans: Iterable[Plan]) -> None:
@@ -85,7 +100,7 @@ def check_devices(plans: Iterable[Plan]) -> None:
         BadInput: naming it.
     """
     if not ray.is_initialized():
-        to_come = [plan for plan in plans if not begun(plan).get("result")]
+        to_come = [plan for plan in plans if not is_finished(plan)]
         for name in {plan.config_of({}).device for plan in to_come} - {"auto"}:
             choose_device(name)
 
@@ -118,10 +133,9 @@ def held_weights(plan: Plan) -> dict[str, dict[str, Any]]:
     Raises:
         BadInput: they cannot be had, or are others than those that the search was begun with.
     """
-    before = begun(plan)
-    if before.get("result") and not plan.config.final.reopen_test:
+    if is_finished(plan):
         return {}
-    _check_weights(plan, before.get("weights", {}))
+    _check_weights(plan, begun(plan).get("weights", {}))
     return {name: weights.identify(name).as_dict() for name in plan.backbones()}
 
 
@@ -149,18 +163,19 @@ def _search(plan: Plan, session: Session, manifest: Manifest, journal: Journal, 
         if session.remark:
             callback.on_remark(session.remark)
             session.remark = None
-        plan = precision.settled(plan, manifest, room)
+        settled = precision.settled(plan, journal, room)
         store.join()
-        with _closing(plan, tracked, journal, callback, session.interrupts):
+        budget = Budget(plan, journal, room.gpus_per_trial)
+        with _closing(plan, tracked, journal, callback, session.interrupts, budget):
             tracked.open()
-            budget = Budget(plan, journal, manifest, room.gpus_per_trial)
-            manifest.set("stacked", max(room.stacked, manifest.content["stacked"]))
-            conductor = Conductor(plan, journal, manifest, tracked, callback, budget, session.interrupts)
+            journal.decide(STARTED, gpus_per_trial=room.gpus_per_trial, stacked=room.stacked, precision=settled)
+            plan = precision.held(plan, journal)
+            searcher = StagedSearcher(plan, journal, manifest, tracked, callback, budget, session.interrupts)
             callback.on_search_start(plan, room.trials, journal.records, budget)
             with workers(visible_images(plan), room) as made:
-                conductor.place = made.place
-                _tune(plan, conductor, made, room.trials)
-            if session.interrupts.asked or not conductor.finished:
+                searcher.place = made.place
+                _tune(plan, searcher, made, room.trials)
+            if session.interrupts.asked or not searcher.finished:
                 raise KeyboardInterrupt
             journal.write_tables(plan.folder)
             return _gather(plan, journal, manifest, tracked, time.perf_counter() - began)
@@ -189,7 +204,7 @@ def _told_to_stop(plan: Plan, interrupts: Interrupts) -> Iterator[None]:
 
 @contextmanager
 def _closing(
-    plan: Plan, tracked: Tracked, journal: Journal, callback: Callback, interrupts: Interrupts
+    plan: Plan, tracked: Tracked, journal: Journal, callback: Callback, interrupts: Interrupts, budget: Budget
 ) -> Iterator[None]:
     """No parent run stays open when the search is cut off or fails, and the tables are those of the journal."""
     try:
@@ -197,6 +212,8 @@ def _closing(
     except (KeyboardInterrupt, Exception) as failure:
         if interrupts.asked or isinstance(failure, KeyboardInterrupt):
             callback.on_interrupt()
+            budget.note(0)
+            journal.decide(INTERRUPTED)
             journal.write_tables(plan.folder)
             tracked.cut_off("KILLED", {"status": "interrupted"})
             raise
@@ -219,13 +236,13 @@ def _disk_is_full(failure: BaseException | None) -> bool:
     return False
 
 
-def _tune(plan: Plan, conductor: Conductor, made: Workers | Hosts, at_once: int) -> None:
+def _tune(plan: Plan, searcher: StagedSearcher, made: Workers | Hosts, at_once: int) -> None:
     tuner = tune.Tuner(
         made.trainable,
         tune_config=tune.TuneConfig(
             num_samples=MANY,
-            search_alg=conductor,
-            scheduler=conductor.scheduler,
+            search_alg=searcher,
+            scheduler=searcher.scheduler,
             # Without the limit Tune puts all trials on one reused worker.
             max_concurrent_trials=at_once,
             reuse_actors=True,
@@ -236,7 +253,7 @@ def _tune(plan: Plan, conductor: Conductor, made: Workers | Hosts, at_once: int)
             name="tune",
             storage_path=str(plan.folder),
             verbose=0,
-            callbacks=[Watch(conductor, made)],
+            callbacks=[Watch(searcher, made)],
         ),
     )
     try:
@@ -251,9 +268,9 @@ def _trial_name(trial: Any) -> str:
 
 def _gather(plan: Plan, journal: Journal, manifest: Manifest, tracked: Tracked, seconds: float) -> dict[str, Any]:
     exported = finish.export_winner(plan, journal, manifest)
-    known = manifest.content["result"]  # of a finished search that had lost its student
-    found = known or finish.kept(finish.result(plan, journal, manifest, tracked.uri, seconds))
+    known = journal.state.result  # of a finished search that had lost its student
+    found = known or finish.kept(finish.result(plan, journal, tracked.uri, seconds))
     tracked.finish(found, exported)
     if exported:  # what failed is tried again when the same command is given again
-        manifest.set("result", found)
+        journal.decide(DONE, result=found)
     return finish.placed(found, plan, tracked.uri)

@@ -9,31 +9,32 @@ from safetensors.torch import load_file
 from idat_tune import export, tasks
 from idat_tune.config import RunConfig
 from idat_tune.journal import COMPLETE, EXPLORE, FAILED, STOPPED, Journal, TrialRecord
-from idat_tune.search.agenda import trained_file
 from idat_tune.search.manifest import Manifest
 from idat_tune.search.plan import ALONE, DEFAULT, WINNER, Plan
+from idat_tune.search.stages import winner
+from idat_tune.search.trained import trained_file
 from idat_tune.search.verdict import Findings
 
 BEST = "best"  # folder of the export
 
 
-def result(plan: Plan, journal: Journal, manifest: Manifest, tracking_uri: str, seconds: float) -> dict[str, Any]:
+def result(plan: Plan, journal: Journal, tracking_uri: str, seconds: float) -> dict[str, Any]:
     """The outcome of a search as plain values, in the shape that `search --json` prints.
 
     Accuracies and their differences are fractions. `winner` is None where every trial failed.
     """
     explored = journal.of(EXPLORE)
-    found = Findings(plan, journal, manifest.winner(journal), manifest.content["stacked"] == 1)
+    found = Findings(plan, journal, winner(plan, journal), journal.state.stacked == 1)
     outcome = {
         "task": plan.task.name,
         "trials": {status: sum(r.status == status for r in explored) for status in (COMPLETE, STOPPED, FAILED)},
-        "ended_by": manifest.content["ended_by"],
+        "ended_by": journal.state.ended_by,
         "winner": found.winner and summary(found, found.winner),
         "arms": {arm: summary(found, record) for arm, record in found.named.items() if arm != WINNER},
         "comparisons": [comparison.as_dict() for comparison in found.comparisons()],
         "teacher_cost": found.teacher_cost(),
         "verdict": found.verdict(),
-        "test_openings": len(manifest.test_openings),
+        "test_openings": len(journal.state.openings),
         "seconds": seconds,
     }
     return placed(outcome, plan, tracking_uri)
@@ -79,13 +80,13 @@ def tracked_metrics(result: Mapping[str, Any]) -> dict[str, float]:
 def export_winner(plan: Plan, journal: Journal, manifest: Manifest) -> bool:
     """Write `best/`: the winner's student of the first seed whose final run was tested; False if none was."""
     tested = journal.tested()
-    winner = manifest.winner(journal)
-    found = Findings(plan, journal, winner)
+    chosen = winner(plan, journal)
+    found = Findings(plan, journal, chosen)
     record = found.exported()
-    if winner is None or record is None:
+    if chosen is None or record is None:
         return False
-    over_seeds = mean_and_spread(list(found.tests(winner).values()))
-    confirmed = found.confirmed(winner)
+    over_seeds = mean_and_spread(list(found.tests(chosen).values()))
+    confirmed = found.confirmed(chosen)
     metrics = {
         "test_accuracy": tested[record.id][0],
         "test_loss": tested[record.id][1],
@@ -95,9 +96,9 @@ def export_winner(plan: Plan, journal: Journal, manifest: Manifest) -> bool:
         **({"confirmed_accuracy": confirmed["mean"], "confirmed_folds": confirmed["folds"]} if confirmed else {}),
         "trainable_params": record.trainable_params,
         "search": plan.name,
-        "trial": winner.id,
+        "trial": chosen.id,
         # Its figures are those of the first time, by the same config and seed.
-        **({"trained_again": True} if record.id in manifest.content["trained_again"] else {}),
+        **({"trained_again": True} if record.id in journal.state.trained_again else {}),
     }
     state = load_file(trained_file(plan, record.id))
     export.save(plan.folder / BEST, RunConfig.from_flat(record.config), state, metrics, manifest.content["weights"])
@@ -108,7 +109,7 @@ PLACES = ("name", "out", "best", "tracking_uri")  # of a result: all that change
 
 
 def kept(result: Mapping[str, Any]) -> dict[str, Any]:
-    """A result as the manifest keeps it, which holds wherever its folder is."""
+    """A result as the journal keeps it, which holds wherever its folder is."""
     return {key: value for key, value in result.items() if key not in PLACES}
 
 

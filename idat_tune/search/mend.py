@@ -7,11 +7,12 @@ from idat_tune import export
 from idat_tune.errors import BadInput
 from idat_tune.journal import Journal
 from idat_tune.search import finish
-from idat_tune.search.agenda import lost_finals
 from idat_tune.search.callback import Callback
 from idat_tune.search.manifest import Manifest
 from idat_tune.search.plan import Plan
+from idat_tune.search.stages import winner
 from idat_tune.search.tracked import Tracked
+from idat_tune.search.trained import lost_finals
 
 TABLES = ("trials.parquet", "epochs.parquet")
 
@@ -24,19 +25,21 @@ def whole_again(plan: Plan, journal: Journal, manifest: Manifest, callback: Call
     Raises:
         BadInput: the journal has lost the winner, so nothing can be made from it.
     """
-    if manifest.content["winner"] and manifest.winner(journal) is None:
+    if journal.state.winner and winner(plan, journal) is None:
         raise BadInput(
-            f"{journal.path} does not hold {manifest.content['winner']}, the winner of search '{plan.name}'; put the "
+            f"{journal.path} does not hold {journal.state.winner}, the winner of search '{plan.name}'; put the "
             "journal back, or give this search another --name"
         )
-    result = manifest.content["result"]
-    if not result:
+    result, asked = journal.state.result, plan.config
+    if result is None or not journal.state.finished_for(
+        asked.explore.trials, asked.final.seeds, asked.final.reopen_test
+    ):
         return None
     if not _is_exported(plan):
         _clear_part(plan)
-        lost = lost_finals(plan, journal, manifest)
+        lost = lost_finals(plan, journal)
         if lost:
-            callback.on_made_again(f"{finish.BEST}/, for which {lost[0].id} is trained again; the test stays closed")
+            callback.on_made_again(f"{finish.BEST}/, for which {lost[0]} is trained again; the test stays closed")
             return None
         callback.on_made_again(f"{finish.BEST}/, from the tensors of the final run")
         finish.export_winner(plan, journal, manifest)

@@ -11,7 +11,8 @@ from ray import tune
 
 from idat_tune.errors import BadInput
 from idat_tune.journal import TEST, Journal
-from idat_tune.search.conductor import Conductor, Live
+from idat_tune.search.searcher import Live, StagedSearcher
+from idat_tune.search.stages import students
 from idat_tune.search.workers import Hosts, Workers
 
 TIMES = 20.0  # the median: the slowest config of a space is no suspect
@@ -62,10 +63,10 @@ class Patience:
 class Watch(tune.Callback):
     """Looks at the running trials, about every second, and ends the worker of one that is silent for too long."""
 
-    def __init__(self, conductor: Conductor, workers: Workers | Hosts, clock: Callable[[], float] = time.monotonic):
-        self.conductor = conductor
+    def __init__(self, searcher: StagedSearcher, workers: Workers | Hosts, clock: Callable[[], float] = time.monotonic):
+        self.searcher = searcher
         self.workers = workers
-        self.patience = Patience(conductor.journal)
+        self.patience = Patience(searcher.journal)
         self.clock = clock
         self.looked = clock()
 
@@ -76,8 +77,8 @@ class Watch(tune.Callback):
             return
         self.looked += passed
         for trial in trials:
-            live = self.conductor.live.get(trial.trial_id)
-            actor = live and self.conductor.scheduler.actor_of(trial)
+            live = self.searcher.live.get(trial.trial_id)
+            actor = live and self.searcher.scheduler.actor_of(trial)
             if not live or not actor:
                 continue  # it has ended, or waits for a machine
             live.silent += min(passed, LONGEST)
@@ -85,14 +86,18 @@ class Watch(tune.Callback):
                 self._end(live, actor)
 
     def _students(self, live: Live) -> float:
-        task = self.conductor.plan.task
-        return len(self.conductor.agenda.students()) * task.test / task.train if live.job.stage == TEST else 0.0
+        task = self.searcher.plan.task
+        return (
+            len(students(self.searcher.plan, self.searcher.journal)) * task.test / task.train
+            if live.job.stage == TEST
+            else 0.0
+        )
 
     def _end(self, live: Live, actor: Any) -> None:
-        """Tune hears of the dead worker, and the conductor from Tune."""
-        self.conductor.stalled(live)
+        """Tune hears of the dead worker, and the searcher from Tune."""
+        self.searcher.stalled(live)
         if live.place:
-            beside = [other.silent for other in self.conductor.live.values() if other.place == live.place]
+            beside = [other.silent for other in self.searcher.live.values() if other.place == live.place]
             if min(beside) > live.silent / 2:  # nobody there got anything
                 self.workers.end(live.place)
         live.silent = 0.0

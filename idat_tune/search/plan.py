@@ -3,6 +3,7 @@
 import random
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import Any, Self
@@ -202,6 +203,10 @@ class Plan:
 
         The arms always run, the rest as far as the number of trials allows.
         """
+        return list(self._first_jobs)
+
+    @cached_property  # as what is next is asked for after every trial
+    def _first_jobs(self) -> list[Job]:
         jobs = jobs_of(EXPLORE, "arm", self.arms())
         starts = [(f"start-{index}", dict(point)) for index, point in enumerate(self.space.start)]
         for name, point in [*starts, *((name, dict(hint)) for name, hint in self.hints)]:
@@ -221,6 +226,10 @@ class Plan:
 
     def arm_finals(self) -> list[Job]:
         """What of the final run is known before the winner is: default and alone on all training images, per seed."""
+        return list(self._of_arms)
+
+    @cached_property
+    def _of_arms(self) -> list[Job]:
         arms = self.arms()
         return self._arm_finals({DEFAULT: arms[DEFAULT], ALONE: arms[ALONE]})
 
@@ -254,9 +263,10 @@ class Plan:
         return self.task.val / self.task.train
 
     def identity(self) -> dict[str, Any]:
-        """What a resumed search must have in common with its beginning."""
-        confirm = {"top_k": self.config.confirm.top_k, "folds": self.config.confirm.folds}
-        return {"task": self.task.name, "space": self.space.as_dict(), "seed": self.seed, "confirm": confirm}
+        """What a resumed search must have in common with its beginning, by the keys of SearchConfig."""
+        same = ("task", "seed", "confirm.top_k", "confirm.folds")
+        flat = self.config.flat()
+        return {"space": self.space.written(), **{key: flat[key] for key in same}}
 
 
 def _judged_together(domain: Domain) -> tuple[Any, ...]:

@@ -7,31 +7,29 @@ import ray
 from idat_tune.backbones import EMBEDDED, RANDOM
 from idat_tune.config import RunConfig
 from idat_tune.errors import IdatError
+from idat_tune.journal import Journal
 from idat_tune.search.cluster import Room
-from idat_tune.search.manifest import Manifest
 from idat_tune.search.plan import Plan
 from idat_tune.trial import precision_of
 
 AUTO = "auto"
 
 
-def settled(plan: Plan, manifest: Manifest, room: Room) -> Plan:
-    """The plan with `precision: auto` replaced by what it is on a worker; the manifest keeps the answer.
+def settled(plan: Plan, journal: Journal, room: Room) -> str | None:
+    """What `precision: auto` is on a worker, if it was not settled before; None where it is not asked for.
 
     Else trials that are compared could differ in it: on other nodes, or after a resume on another machine. Both
     precisions run everywhere, so that a search goes on in its own wherever it is resumed.
     """
     searched = any(param.key == "precision" for param in plan.space.params)
     if searched or plan.config_of({}).precision != AUTO:
-        return plan
-    if manifest.content["precision"] is None:
-        manifest.set("precision", _asked(plan.config_of({}), room))
-    return held(plan, manifest)
+        return None
+    return journal.state.precision or _asked(plan.config_of({}), room)
 
 
-def held(plan: Plan, manifest: Manifest) -> Plan:
-    """The plan in the precision that the manifest has the answer for, if it has one by now."""
-    known = manifest.content["precision"]
+def held(plan: Plan, journal: Journal) -> Plan:
+    """The plan in the precision that the journal has the answer for, if it has one by now."""
+    known = journal.state.precision
     return plan if known is None else replace(plan, space=plan.space.with_fixed({"precision": known}))
 
 

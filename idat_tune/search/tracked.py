@@ -6,6 +6,7 @@ from typing import Any
 
 from idat_tune import tracking
 from idat_tune.journal import Journal, TrialRecord
+from idat_tune.journal.state import TRACKED
 from idat_tune.search import finish
 from idat_tune.search.callback import Callback
 from idat_tune.search.manifest import Manifest
@@ -64,7 +65,7 @@ class Tracked:
     def _complete(self, result: Mapping[str, Any]) -> None:
         tracking.lay_out(self.plan.out)
         there = tracking.Tracker(self.plan.out, self.plan.task.name)
-        if not there.closed(self.manifest.content["parent_run"]):
+        if not there.closed(self.journal.state.parent_run):
             self.callback.on_made_again(f"the runs in {tracking.shown(self.uri)}")
             self._open()
             self._finish(result, exported=True)
@@ -81,7 +82,10 @@ class Tracked:
         }
         content = self.manifest.content
         tags = {"group": self.plan.task.group, "data_hash": content["data_hash"], "search_id": content["search_id"]}
-        self.manifest.set("parent_run", tracker.start(self.plan.name, params, tags, content["parent_run"]))
+        before = self.journal.state.parent_run
+        run = tracker.start(self.plan.name, params, tags, before)
+        if run != before:
+            self.journal.decide(TRACKED, run=run)
         for record in self.journal.records:
             tracker.log_trial(record)
         self.tracker = tracker

@@ -85,11 +85,6 @@ class Space:
             chosen[param.key] = found[param.key] = point[param.key]
         return found
 
-    def as_dict(self) -> dict[str, Any]:
-        """A plain mapping that tells two spaces apart, for the manifest."""
-        params = [[param.label, repr(param.domain)] for param in self.params]
-        return {"name": self.name, "params": params, "fixed": dict(self.fixed), "start": [dict(p) for p in self.start]}
-
     def written(self) -> dict[str, Any]:
         """The mapping that a space file would hold; `parse` gives the same space back."""
         params: dict[str, Any] = {}

@@ -1,6 +1,5 @@
 """Proposes the trials of every stage to Ray Tune, hears how each went, and keeps the record."""
 
-import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
@@ -12,17 +11,19 @@ from optuna.trial import TrialState
 from ray.tune.search import Searcher
 
 from idat_tune.interrupts import Interrupts
-from idat_tune.journal import COMPLETE, EXPLORE, FAILED, STOPPED, TEST, Journal, TrialRecord
+from idat_tune.journal import COMPLETE, EXPLORE, FAILED, STOPPED, TEST, Decision, Journal, TrialRecord
+from idat_tune.journal.state import ENDED, OPENED, WINNER
 from idat_tune.metrics import EpochMetrics, score
-from idat_tune.search.agenda import Agenda, keep_trained, trained_file
 from idat_tune.search.budget import Budget
 from idat_tune.search.callback import Callback
 from idat_tune.search.manifest import Manifest
 from idat_tune.search.plan import Job, Place, Plan
 from idat_tune.search.sampler import distribution, exhausted, new_study, reseed, suggest
 from idat_tune.search.scheduler import METRIC, Stopper
+from idat_tune.search.stages import Propose, is_optional, next_step, students, winner
 from idat_tune.search.stopping import rule
 from idat_tune.search.tracked import Tracked
+from idat_tune.search.trained import keep_trained, trained_file
 from idat_tune.space import Domain
 
 RETRIES = 2  # of a trial whose worker died; one that failed by itself would fail again
@@ -37,7 +38,7 @@ class Live:
     deaths: int = 0  # workers that it lost so far
     place: Place | None = None  # once it is running
     reported: int = -1  # newest epoch that the sampler was told of
-    started: float = field(default_factory=time.perf_counter)
+    started: float = 0.0  # by the clock of the budget
     epochs: list[EpochMetrics] = field(default_factory=list)
     last: dict[str, Any] = field(default_factory=dict)  # its newest result
     silent: float = 0.0  # seconds since then, as far as they were watched
@@ -61,7 +62,7 @@ class Live:
         return Live(self.job, self.proposal, deaths, reported=self.reported, stalled=self.stalled)
 
 
-class Conductor(Searcher):
+class StagedSearcher(Searcher):
     """Ray Tune's view of a search: explore, confirm, final run, test.
 
     One Tune run goes through all stages, so that workers with their imports stay alive from the first trial to
@@ -87,15 +88,14 @@ class Conductor(Searcher):
         self.interrupts = interrupts or Interrupts()
         # Where a trial goes, given where others are and whether it must be alone; None if it has to wait.
         self.place: Callable[[Iterable[Place], bool], Place | None] = lambda taken, alone: Place(0, alone)
-        self.budget = budget or Budget(plan, journal, manifest)
-        self.ended_by: str | None = None  # what of the budget ended exploring, in this session
+        self.budget = budget or Budget(plan, journal)
         self.distributions = {param.label: distribution(param.domain) for param in plan.space.params}
         self.study = new_study(plan.config.explore.sampler, plan.seed, plan.space)
         for record in journal.of(EXPLORE):
             self._replay(record)
-        self.agenda = Agenda(plan, journal, manifest, callback)
-        self.queue = deque(Live(job) for job in self.agenda.first_jobs())
+        self.waiting: deque[Live] = deque()  # for a worker, once more or for the first time
         self.live: dict[str, Live] = {}
+        self._nothing_since: tuple[int, int] | None = None  # lines and running trials when nothing was left to start
         self.finished = False  # every stage is through
         self.scheduler = Stopper(rule(plan.config.explore.stopping, *self._schedule()), journal)
 
@@ -114,9 +114,9 @@ class Conductor(Searcher):
         # Its last chance is its own: until then it may have died of another's fault.
         next_up.place = self.place(taken, next_up.deaths == RETRIES)
         if next_up.place is None:
-            self.queue.appendleft(next_up)
+            self.waiting.appendleft(next_up)
             return None
-        next_up.started = time.perf_counter()
+        next_up.started = self.budget.clock()
         self.live[trial_id] = next_up
         self.budget.note(self._exploring())
         self.callback.on_trial_start(next_up.job)
@@ -124,14 +124,40 @@ class Conductor(Searcher):
 
     def _next(self) -> Live | None:
         """The next trial; None while it depends on one that is running, and at the end."""
-        if self.queue and _optional(self.queue[0]) and not self._may_propose():
-            self.queue = deque(live for live in self.queue if not _optional(live))
-        if not self.queue and self._may_propose():
-            return self._propose()
-        if not self.queue:
-            running = [live.job for live in self.live.values()]
-            self.queue.extend(Live(job) for job in self.agenda.next_jobs(running))
-        return self.queue.popleft() if self.queue else None
+        while self.waiting:
+            live = self.waiting.popleft()
+            if live.deaths or not is_optional(live.job) or not self._may_end(exhausted=False):
+                return live
+        now = (self.journal.length, len(self.live))
+        while now != self._nothing_since:
+            step = next_step(self.plan, self.journal, [live.job for live in self.live.values()])
+            if step is None:
+                self._nothing_since = now
+            elif isinstance(step, Decision):
+                self._decide(step)
+            elif isinstance(step, Propose):
+                if not self._may_end(self._exhausted()):
+                    return self._propose()
+            elif not is_optional(step) or not self._may_end(exhausted=False):
+                return Live(step)
+        return None
+
+    def _decide(self, decision: Decision) -> None:
+        """Write it down before anything follows from it."""
+        self.journal.decide(decision.kind, **decision.about)
+        chosen = winner(self.plan, self.journal)
+        if decision.kind == WINNER and chosen:
+            self.callback.on_winner(chosen)
+        if decision.kind == OPENED:
+            self.callback.on_test_open(len(students(self.plan, self.journal)), len(self.journal.state.openings))
+
+    def _may_end(self, exhausted: bool) -> bool:
+        """Whether exploring ends here, by a limit of the budget; told and written down once."""
+        limit = self.journal.state.ended_by or self.budget.ended_by(exhausted)
+        if limit and self.journal.state.ended_by is None:
+            self.journal.decide(ENDED, by=limit)
+            self.callback.on_explore_end(limit)
+        return limit is not None
 
     def _payload(self, job: Job) -> dict[str, Any]:
         """What goes to the worker."""
@@ -147,18 +173,9 @@ class Conductor(Searcher):
             payload["students"] = {
                 # As references: Tune keeps copies of what is in a payload.
                 record.id: (dict(record.config), ray.put(trained_file(self.plan, record.id).read_bytes()))
-                for record in self.agenda.students()
+                for record in students(self.plan, self.journal)
             }
         return payload
-
-    def _may_propose(self) -> bool:
-        """Whether exploring goes on; tells once what ended it."""
-        if self.agenda.undecided and self.ended_by is None:
-            self.ended_by = self.budget.ended_by(not self.queue and self._exhausted())
-            if self.ended_by:
-                self.manifest.set("ended_by", self.ended_by)
-                self.callback.on_explore_end(self.ended_by)
-        return self.agenda.undecided and self.ended_by is None
 
     def _exhausted(self) -> bool:
         """Whether there is nothing left to propose."""
@@ -210,10 +227,12 @@ class Conductor(Searcher):
         live = self.live.pop(trial_id)
         self.budget.note(self._exploring())
         if error and live.deaths < RETRIES:
-            self.queue.appendleft(live.again())
+            self.waiting.appendleft(live.again())
+            self._nothing_since = None
             return
         if result and result.get("status") and (epoch := live.hear(result)):
             self.callback.on_epoch_end(live.job, epoch)
+        self._nothing_since = None
         status, reason = self._status(trial_id, live, error)
         if status is None:
             return  # cut off by an interrupt: not a result, it runs again after a resume
@@ -222,7 +241,6 @@ class Conductor(Searcher):
             keep_trained(self.plan, live.job.id, live.last["state"])
         self.journal.append(record)
         self._tell(live, record)
-        self.agenda.hear(record)
         self.tracker.log_trial(record)
         self.callback.on_trial_end(record)
 
@@ -252,7 +270,7 @@ class Conductor(Searcher):
             labels=self.plan.space.labels_of(live.job.config.flat()),
             epochs=tuple(live.epochs),
             val_images=live.last.get("val_images", 0),
-            seconds=time.perf_counter() - live.started,
+            seconds=self.budget.clock() - live.started,
             set_up_seconds=live.last.get("set_up_seconds", 0.0),
             trainable_params=live.last.get("trainable_params"),
             worker=live.last.get("worker"),
@@ -299,11 +317,6 @@ class Conductor(Searcher):
 
     def restore(self, checkpoint_path: str) -> None:
         """Nothing: a search resumes from its journal."""
-
-
-def _optional(live: Live) -> bool:
-    """Whether a waiting trial may be left out: a hint that was not begun, but no arm."""
-    return live.job.stage == EXPLORE and not live.job.arms and not live.deaths
 
 
 def _trial_name(number: int) -> str:

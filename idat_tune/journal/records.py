@@ -1,14 +1,10 @@
-"""The append-only journal of finished trials: the truth of a search, from which it resumes."""
+"""What is known of a trial that has ended, as a line of the journal and as a row of a table."""
 
-import json
-import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import Any, Self
 
-from idat_tune.errors import BadInput
-from idat_tune.metrics import WORST, EpochMetrics, score, write_table
+from idat_tune.metrics import WORST, EpochMetrics, score
 
 STAGES = EXPLORE, CONFIRM, FINAL, TEST = "explore", "confirm", "final", "test"
 STATUSES = COMPLETE, STOPPED, FAILED = "complete", "stopped", "failed"
@@ -31,10 +27,12 @@ class TrialRecord:
     set_up_seconds: float = 0.0  # of these, building models and loading data
     trainable_params: int | None = None  # of the student: adapters and head
     worker: int | None = None  # process that it ran in
+    node: str | None = None  # machine of that process
     weights: Mapping[str, str | None] = field(default_factory=dict)  # by backbone: sha256 of the file it was built on
     contender: str | None = None  # in CONFIRM: the explored trial whose config it runs
     fold: int | None = None  # in CONFIRM: the number of the split
     tested: Mapping[str, tuple[float, float]] = field(default_factory=dict)  # by final trial: test accuracy, loss
+    ended: float = field(default=0.0, compare=False)  # Unix time in seconds, set by the journal
 
     @property
     def last(self) -> EpochMetrics | None:
@@ -101,83 +99,5 @@ _TEXT, _COUNT = str | None, int | None
 _KINDS: Mapping[str, Any] = {
     "id": str, "config": dict, "labels": dict | None, "reason": _TEXT, "contender": _TEXT, "fold": _COUNT,
     "trainable_params": _COUNT, "val_images": int, "seconds": float | int, "set_up_seconds": float | int,
+    "ended": float | int, "node": _TEXT,
 }  # fmt: skip
-
-
-class Journal:
-    """One JSON line per finished trial; a line that a crash cut short is dropped, and its trial runs again.
-
-    Where a trial stands twice, because a failure in the final run was tried again, the later line counts.
-    """
-
-    def __init__(self, path: Path):
-        self.path = path
-        self._records: dict[str, TrialRecord] = {}
-        if path.exists():
-            self._replay()
-
-    def _replay(self) -> None:
-        try:
-            lines = self.path.read_bytes().split(b"\n")
-        except OSError as failure:
-            raise BadInput(f"{self.path} cannot be read: {failure.strerror}; give this search another --name") from None
-        whole, rest = lines[:-1], lines[-1]
-        for number, line in enumerate(whole, start=1):
-            try:
-                record = TrialRecord.from_dict(json.loads(line))
-                self._records[record.id] = record
-            except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as failure:
-                how = f"{failure} is missing" if isinstance(failure, KeyError) else str(failure)
-                raise BadInput(
-                    f"{self.path}, line {number} is damaged ({how}); delete that line: its trial then was not run"
-                ) from None
-        if rest:
-            with self.path.open("r+b") as file:
-                file.truncate(len(self.path.read_bytes()) - len(rest))
-
-    def append(self, record: TrialRecord) -> None:
-        """Write a finished trial; it is on the disk when this returns.
-
-        Raises:
-            OSError: the disk is full, for one; of the line nothing is left then.
-        """
-        line = json.dumps(asdict(record)).encode() + b"\n"
-        with self.path.open("ab", buffering=0) as file:
-            before = file.tell()
-            try:
-                while line:
-                    line = line[file.write(line) :]
-                os.fsync(file.fileno())
-            except OSError:
-                file.truncate(before)
-                raise
-        self._records[record.id] = record
-
-    @property
-    def records(self) -> list[TrialRecord]:
-        """All records, oldest first."""
-        return list(self._records.values())
-
-    def tested(self) -> Mapping[str, tuple[float, float]]:
-        """Test accuracy and loss by final trial, as last opened; empty while the test split is sealed."""
-        return {trial: found for record in self.of(TEST) for trial, found in record.tested.items()}
-
-    def of(self, stage: str) -> list[TrialRecord]:
-        """The records of a stage, oldest first."""
-        return [record for record in self.records if record.stage == stage]
-
-    def write_tables(self, folder: Path) -> None:
-        """Write trials.parquet (a row per trial) and epochs.parquet (a row per epoch of each)."""
-        trials = [record for record in self.records if record.stage != TEST]
-        tested = self.tested()
-        rows = []
-        for record in trials:
-            accuracy, loss = tested.get(record.id, (None, None))
-            rows.append({**record.row(), "test_accuracy": accuracy, "test_loss": loss})
-        write_table(folder / "trials.parquet", rows)
-        epochs = [
-            {"trial": record.id, "stage": record.stage, **epoch.as_dict()}
-            for record in trials
-            for epoch in record.epochs
-        ]
-        write_table(folder / "epochs.parquet", epochs)

@@ -1,6 +1,7 @@
-"""What the conductor proposes and records, stage by stage, without Ray: results are made up here."""
+"""What the searcher proposes and records, stage by stage, without Ray: results are made up here."""
 
 import itertools
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -14,13 +15,16 @@ from idat_tune import data, portfolio
 from idat_tune import space as spaces
 from idat_tune.errors import BadInput
 from idat_tune.journal import COMPLETE, CONFIRM, EXPLORE, FAILED, FINAL, STOPPED, TEST, Journal
+from idat_tune.journal.state import STARTED
 from idat_tune.metrics import WORST, score
-from idat_tune.search import Callback, conductor, finish, plan_search
+from idat_tune.search import Callback, driver, finish, plan_search, searcher
 from idat_tune.search.cluster import at_once
-from idat_tune.search.conductor import Conductor
 from idat_tune.search.config import SearchConfig, by_key
-from idat_tune.search.manifest import Manifest, locked
+from idat_tune.search.confirm import Confirmation
+from idat_tune.search.manifest import JOURNAL, Manifest, check_openings, locked
 from idat_tune.search.plan import Place, Plan
+from idat_tune.search.searcher import StagedSearcher
+from idat_tune.search.stages import winner
 
 TENSORS = save({"head.bias": np.zeros(1, dtype=np.float32)})
 
@@ -37,7 +41,7 @@ class SilentTracker:
 
 @pytest.fixture(autouse=True)
 def no_object_store(monkeypatch):
-    monkeypatch.setattr(conductor.ray, "put", lambda value: value)
+    monkeypatch.setattr(searcher.ray, "put", lambda value: value)
 
 
 def a_plan(out, **changes):
@@ -58,10 +62,21 @@ def asking(plan, **options):
     return replace(plan, config=plan.config.updated(by_key(options)))
 
 
-def begin(plan):
+def opened(plan, gpus=0.0, clock=time.time):
+    """Journal and manifest of a search that begins there, or goes on."""
     plan.folder.mkdir(parents=True, exist_ok=True)
-    journal = Journal(plan.folder / "journal.jsonl")
-    return Conductor(plan, journal, Manifest(plan, "hash"), SilentTracker(), Callback())
+    journal = Journal(plan.folder / JOURNAL, clock)
+    journal.path.touch()
+    manifest = Manifest(plan, "hash")
+    check_openings(plan, journal)
+    driver.begin(plan, journal)
+    journal.decide(STARTED, gpus_per_trial=gpus, stacked=1, precision=None)
+    return journal, manifest
+
+
+def begin(plan):
+    journal, manifest = opened(plan)
+    return StagedSearcher(plan, journal, manifest, SilentTracker(), Callback())
 
 
 def accuracy_of(config):
@@ -127,29 +142,29 @@ def test_a_search_explores_with_its_arms_first_then_confirms_then_trains_and_tes
 def test_final_runs_learn_from_the_winners_config_with_other_seeds(tmp_path):
     conducting = begin(a_plan(tmp_path))
     payloads = run_all(conducting)
-    winner = conducting.manifest.winner(conducting.journal)
+    chosen = winner(conducting.plan, conducting.journal)
     finals = [payload["config"] for payload in payloads if payload["arms"] == ["winner"]]
     assert [config["seed"] for config in finals] == [0, 1]
-    assert all({**config, "seed": 0} == dict(winner.config) for config in finals)
+    assert all({**config, "seed": 0} == dict(chosen.config) for config in finals)
 
 
 def test_the_test_split_stays_sealed_until_the_winner_is_frozen(tmp_path):
     plan = a_plan(tmp_path)
     conducting = begin(plan)
-    while not conducting.manifest.content["winner"]:
-        assert conducting.manifest.test_openings == []
+    while not conducting.journal.state.winner:
+        assert conducting.journal.state.openings == []
         run_all(conducting, most=1)
     run_all(conducting)
-    (opening,) = conducting.manifest.test_openings
-    assert opening["winner"] == conducting.manifest.winner(conducting.journal).id
-    assert Manifest(plan, "hash").test_openings == [opening]
+    (opening,) = conducting.journal.state.openings
+    assert opening["winner"] == winner(conducting.plan, conducting.journal).id
+    assert Journal(plan.folder / JOURNAL).state.openings == [opening]
 
 
 def test_the_result_sets_the_winner_beside_default_and_alone(tmp_path):
     plan = a_plan(tmp_path)
     conducting = begin(plan)
     run_all(conducting)
-    result = finish.result(plan, conducting.journal, conducting.manifest, "uri", 1.0)
+    result = finish.result(plan, conducting.journal, "uri", 1.0)
     assert result["trials"] == {"complete": 6, "stopped": 0, "failed": 0}
     assert set(result["arms"]) == {"default", "alone", "no_distill", "winner_alone"}
     assert result["winner"]["test_accuracy"]["seeds"] == 2
@@ -165,7 +180,7 @@ def test_differences_are_paired_by_seed_where_a_final_run_failed(tmp_path):
     failed = {"epoch": 0, "score": WORST, "status": FAILED, "reason": "Diverged: nan", "done": True}
     while (payload := conducting.suggest("t")) != Searcher.FINISHED:
         run_one(conducting, "t", payload, [failed] if payload["id"] == "final-0-default" else None)
-    result = finish.result(plan, conducting.journal, conducting.manifest, "uri", 1.0)
+    result = finish.result(plan, conducting.journal, "uri", 1.0)
     assert result["arms"]["default"]["test_accuracy"]["seeds"] == 2
     assert "(2 seeds: too few seeds for an interval)" in result["verdict"]
     on_test = [found for found in result["comparisons"] if found["split"] == "test" and found["pairs"] == 2]
@@ -176,9 +191,9 @@ def test_when_the_default_wins_it_is_not_trained_twice(tmp_path):
     plan = a_plan(tmp_path, trials=1)
     conducting = begin(plan)
     payloads = run_all(conducting)
-    assert conducting.manifest.content["winner"] == "arm-default"
+    assert conducting.journal.state.winner == "arm-default"
     assert [payload["stage"] for payload in payloads].count(FINAL) == 4  # default and alone, with 2 seeds
-    result = finish.result(plan, conducting.journal, conducting.manifest, "uri", 1.0)
+    result = finish.result(plan, conducting.journal, "uri", 1.0)
     assert result["winner"]["test_accuracy"] == result["arms"]["default"]["test_accuracy"]
     assert "default is the winner" in result["verdict"]
 
@@ -202,7 +217,7 @@ def test_a_search_cut_anywhere_goes_on_and_ends_with_the_same_trials(tmp_path, c
     assert len(done) == len(set(done))
     assert len(second.journal.of(EXPLORE)) == 6
     assert len(second.journal.of(FINAL)) == 6
-    assert len(second.manifest.test_openings) == 1
+    assert len(second.journal.state.openings) == 1
     if cut > 6:  # before, the sampler is seeded anew and may propose other trials
         assert sorted(done) == sorted(whole_search(tmp_path))
 
@@ -238,10 +253,10 @@ def test_a_search_in_which_every_trial_fails_ends_and_names_the_first_reason(tmp
         run_one(conducting, f"t{number}", payload, [failure])
     while (payload := conducting.suggest("final")) != Searcher.FINISHED:
         run_one(conducting, "final", payload, [{**failure, "reason": "late"}])
-    result = finish.result(plan, conducting.journal, conducting.manifest, "uri", 1.0)
+    result = finish.result(plan, conducting.journal, "uri", 1.0)
     assert result["winner"] is None
     assert "reason 0" in result["verdict"]
-    assert conducting.manifest.test_openings == []
+    assert conducting.journal.state.openings == []
     assert conducting.journal.of(CONFIRM) == conducting.journal.of(FINAL) == []
     assert not finish.export_winner(plan, conducting.journal, conducting.manifest)
 
@@ -386,13 +401,13 @@ def test_more_trials_may_be_asked_for_until_the_test_is_opened(tmp_path):
 
 def test_asking_for_more_trials_takes_a_winner_back_that_was_not_tested(tmp_path):
     first = begin(a_plan(tmp_path))
-    while not first.manifest.content["winner"]:
+    while not first.journal.state.winner:
         run_all(first, most=1)
     conducting = begin(a_plan(tmp_path, trials=9))
-    assert conducting.manifest.content["winner"] is None
+    assert conducting.journal.state.winner is None
     run_all(conducting)
     assert len(conducting.journal.of(EXPLORE)) == 9
-    assert len(conducting.manifest.test_openings) == 1
+    assert len(conducting.journal.state.openings) == 1
 
 
 def test_the_test_is_opened_again_only_on_request_and_that_is_recorded(tmp_path):
@@ -401,34 +416,34 @@ def test_the_test_is_opened_again_only_on_request_and_that_is_recorded(tmp_path)
     payloads = run_all(conducting)
     assert len(conducting.journal.of(EXPLORE)) == 9
     assert payloads[-1]["id"] == "test-2"
-    assert [opening["by"] for opening in conducting.manifest.test_openings] == ["final run", "--reopen-test"]
-    winner = conducting.manifest.winner(conducting.journal)
+    assert [opening["by"] for opening in conducting.journal.state.openings] == ["final run", "--reopen-test"]
+    chosen = winner(conducting.plan, conducting.journal)
     assert sum(payload["stage"] == FINAL for payload in payloads) >= 3  # of the winner, with one seed more
-    found = finish.result(conducting.plan, conducting.journal, conducting.manifest, "uri", 1.0)
+    found = finish.result(conducting.plan, conducting.journal, "uri", 1.0)
     assert found["test_openings"] == 2
-    assert found["winner"]["trial"] == winner.id
+    assert found["winner"]["trial"] == chosen.id
     assert found["winner"]["test_accuracy"]["seeds"] == 3
 
 
 def test_an_opening_that_a_crash_cut_short_is_finished_and_not_counted_twice(tmp_path):
     first = begin(a_plan(tmp_path))
-    while not first.manifest.test_openings:
+    while not first.journal.state.openings:
         payload = first.suggest("t")
         if payload["stage"] != TEST:
             run_one(first, "t", payload)
     second = begin(a_plan(tmp_path))
     (payload,) = run_all(second)
     assert payload["stage"] == TEST
-    assert len(second.manifest.test_openings) == 1
+    assert len(second.journal.state.openings) == 1
 
 
 def test_without_confirming_the_best_on_validation_wins_and_is_marked(tmp_path):
     conducting = begin(a_plan(tmp_path, folds=0))
     payloads = run_all(conducting)
     assert CONFIRM not in [payload["stage"] for payload in payloads]
-    winner = conducting.manifest.winner(conducting.journal)
-    assert winner.score == max(record.score for record in conducting.journal.of(EXPLORE))
-    result = finish.result(conducting.plan, conducting.journal, conducting.manifest, "uri", 1.0)
+    chosen = winner(conducting.plan, conducting.journal)
+    assert chosen.score == max(record.score for record in conducting.journal.of(EXPLORE))
+    result = finish.result(conducting.plan, conducting.journal, "uri", 1.0)
     assert result["winner"]["confirmed"] is None
     assert "Unconfirmed" in result["verdict"]
 
@@ -441,8 +456,8 @@ def test_a_lucky_trial_is_found_out_when_it_is_confirmed(tmp_path):
         lucky = payload["stage"] == EXPLORE
         honest = {**payload, "config": {**payload["config"], "optim.lr": 0.01, "adapter.hidden_dim": 4}}
         run_one(conducting, "t", payload, None if lucky else results_of(honest if "fold" in honest else payload))
-    assert conducting.manifest.content["winner"] == "arm-default"
-    result = finish.result(conducting.plan, conducting.journal, conducting.manifest, "uri", 1.0)
+    assert conducting.journal.state.winner == "arm-default"
+    result = finish.result(conducting.plan, conducting.journal, "uri", 1.0)
     assert "No reliable gain" in result["verdict"]
 
 
@@ -460,7 +475,7 @@ def test_the_arm_without_distillation_shares_the_runs_of_alone_where_its_student
     confirmed = {record.contender for record in conducting.journal.of(CONFIRM)}
     assert "arm-alone" in confirmed
     assert ("arm-no_distill" in confirmed) == run
-    result = finish.result(conducting.plan, conducting.journal, conducting.manifest, "uri", 1.0)
+    result = finish.result(conducting.plan, conducting.journal, "uri", 1.0)
     shared = result["arms"]["no_distill"]["confirmed"] == result["arms"]["alone"]["confirmed"]
     assert shared or run
     assert ("default", "no_distill") in {(found["ours"], found["theirs"]) for found in result["comparisons"]}
@@ -470,7 +485,7 @@ def test_the_winner_is_set_beside_its_twin_without_a_teacher(tmp_path):
     fixed = {"epochs": 2, "teacher": "glyph_small"}
     conducting = begin(a_plan(tmp_path, fixed=fixed))
     run_all(conducting)
-    result = finish.result(conducting.plan, conducting.journal, conducting.manifest, "uri", 1.0)
+    result = finish.result(conducting.plan, conducting.journal, "uri", 1.0)
     ours, twin = result["winner"], result["arms"]["winner_alone"]
     assert twin["trial"] == f"{ours['trial']}-alone"
     assert {key for key in twin["config"] if twin["config"][key] != ours["config"][key]} == {"teacher"}
@@ -486,13 +501,13 @@ def test_a_twin_that_is_better_without_the_teacher_wins_and_can_be_tested(tmp_pa
         better = payload["id"].startswith("confirm") and payload["id"].endswith("-alone") and "trial" in payload["id"]
         higher = {**payload, "config": {**payload.get("config", {}), "optim.lr": 0.1}}
         run_one(conducting, "t", payload, results_of(higher) if better else None)
-    winner = conducting.manifest.winner(conducting.journal)
-    assert winner.id.startswith("trial")
-    assert winner.id.endswith("-alone")
-    assert winner.config["teacher"] == "none"
+    chosen = winner(conducting.plan, conducting.journal)
+    assert chosen.id.startswith("trial")
+    assert chosen.id.endswith("-alone")
+    assert chosen.config["teacher"] == "none"
     again = begin(conducting.plan)
     assert run_all(again) == []
-    result = finish.result(again.plan, again.journal, again.manifest, "uri", 1.0)
+    result = finish.result(again.plan, again.journal, "uri", 1.0)
     assert result["winner"]["test_accuracy"]["seeds"] == 2
 
 
@@ -503,7 +518,7 @@ def test_a_contender_that_fails_on_a_split_is_not_the_winner(tmp_path):
     best = max(conducting.journal.of(EXPLORE), key=lambda record: record.score).id
     while (payload := conducting.suggest("t")) != Searcher.FINISHED:
         run_one(conducting, "t", payload, [failed] if payload["id"] == f"confirm-1-{best}" else None)
-    assert conducting.manifest.content["winner"] not in (best, None)
+    assert conducting.journal.state.winner not in (best, None)
     assert conducting.finished
 
 
@@ -611,12 +626,12 @@ def test_a_test_that_failed_is_tried_again_as_the_same_opening(tmp_path):
     (payload,) = run_all(conducting)
     assert payload["id"] == "test"
     assert conducting.journal.tested()
-    assert len(conducting.manifest.test_openings) == 1
+    assert len(conducting.journal.state.openings) == 1
 
 
 def test_an_opening_that_was_cut_short_is_recorded_anew_for_another_winner(tmp_path):
     first = begin(a_plan(tmp_path))
-    while not first.manifest.test_openings:
+    while not first.journal.state.openings:
         payload = first.suggest("t")
         if payload["stage"] != TEST:
             run_one(first, "t", payload)
@@ -627,9 +642,9 @@ def test_an_opening_that_was_cut_short_is_recorded_anew_for_another_winner(tmp_p
         new = payload["id"] in ("trial-005", "trial-006", "trial-007") or "trial-005" in payload["id"]
         lifted = {**payload, "config": {**payload["config"], "optim.lr": better}}
         run_one(second, "t", payload, results_of(lifted) if new and payload["stage"] != TEST else None)
-    openings = second.manifest.test_openings
+    openings = second.journal.state.openings
     assert len(openings) == 2
-    assert openings[0]["winner"] != openings[1]["winner"] == second.manifest.content["winner"]
+    assert openings[0]["winner"] != openings[1]["winner"] == second.journal.state.winner
 
 
 def test_a_reopening_that_was_cut_off_goes_on_without_being_asked_for_again(tmp_path):
@@ -637,14 +652,14 @@ def test_a_reopening_that_was_cut_off_goes_on_without_being_asked_for_again(tmp_
     run_all(begin(a_plan(tmp_path, trials=9, reopen_test=True)), most=2)
     conducting = begin(a_plan(tmp_path, trials=9))
     run_all(conducting)
-    assert len(conducting.manifest.test_openings) == 2
+    assert len(conducting.journal.state.openings) == 2
     assert conducting.journal.of(TEST)[-1].id == "test-2"
 
 
 def test_the_default_must_be_beaten_also_where_it_does_not_distill(tmp_path):
     conducting = begin(a_plan(tmp_path, fixed={"epochs": 2, "distill.weight": 0}))
     run_all(conducting, at_once=3)
-    race = conducting.agenda.confirmation.race
+    race = Confirmation(conducting.plan, conducting.journal).race
     assert race.default in {contender.id for contender in race.contenders}
 
 
@@ -652,7 +667,7 @@ def test_a_default_that_failed_is_not_confirmed(tmp_path):
     conducting = begin(a_plan(tmp_path))
     until_through(conducting, lambda payload: payload["id"] == "arm-default")
     assert "arm-default" not in {record.contender for record in conducting.journal.of(CONFIRM)}
-    assert conducting.manifest.content["winner"] not in (None, "arm-default")
+    assert conducting.journal.state.winner not in (None, "arm-default")
 
 
 def test_copies_of_a_config_do_not_take_the_places_of_others_in_the_race(tmp_path):
