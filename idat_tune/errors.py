@@ -34,6 +34,10 @@ class OutOfMemory(IdatError):
     """A run needs more memory than its device has; what it held is free again."""
 
 
+class Unfit(IdatError):
+    """This machine cannot run a trial that others can: no fault of the trial's."""
+
+
 class TrackingFailed(IdatError):
     """The tracking store cannot be reached or takes nothing; what it should hold is in the journal."""
 

@@ -37,11 +37,7 @@ HOUSE = {
     "single": "",
     "journal": "",
     "tracking": "mlflow sqlalchemy",
-    "trial": "ray torch numpy safetensors",
-    "rounds": "",
-    "host": "ray",
-    "seat": "ray",
-    "probe": "torch",
+    "worker": "ray torch safetensors",
     "search": "pydantic yaml ray optuna safetensors scipy",
     "replay": "optuna pyarrow numpy matplotlib",
     "doctor": "torch",
@@ -122,6 +118,6 @@ def test_the_model_side_loads_neither_ray_nor_mlflow_nor_optuna():
 
 
 def test_a_seat_and_what_it_knows_of_its_host_load_nothing_heavy():
-    program = "import sys, idat_tune.seat, idat_tune.host; print(*{'torch', 'timm'} & set(sys.modules))"
+    program = "import sys, idat_tune.worker.seat, idat_tune.worker.pool; print(*{'torch', 'timm'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.split() == []

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 from test_journal import epoch
-from test_searcher import SilentTracker, a_plan, asking, opened, results_of, run_all, run_one
+from test_searcher import Everywhere, SilentTracker, a_plan, asking, opened, results_of, run_all, run_one
 
 from idat_tune import space as spaces
 from idat_tune.errors import BadInput
@@ -37,7 +37,7 @@ class Heard(Callback):
 def begin(plan, clock, gpus=0.0):
     journal, manifest = opened(plan, gpus, clock)
     budget = Budget(plan, journal, gpus, clock)
-    return StagedSearcher(plan, journal, manifest, SilentTracker(), Heard(), budget)
+    return StagedSearcher(plan, journal, manifest, SilentTracker(), Heard(), Everywhere(), budget)
 
 
 def explore(conducting, clock, seconds, trials, at_once=1):

@@ -10,9 +10,9 @@ from conftest import command, glyphs
 from idat_tune import data
 from idat_tune.engine.resident import Resident
 from idat_tune.metrics import Speed
-from idat_tune.probe import AFFORDED, Probed, probe
 from idat_tune.search import rehearsal
 from idat_tune.search.forecast import cost_key
+from idat_tune.worker.probe import AFFORDED, Probed, probe
 
 
 @pytest.fixture(scope="module")
@@ -108,7 +108,7 @@ def test_a_slow_config_is_measured_on_a_few_steps_and_a_quick_one_on_whole_epoch
 
     images, train, val = resident
     for seconds in (10 * AFFORDED, 0.1 * AFFORDED):
-        monkeypatch.setattr("idat_tune.probe._timed", timing(seconds))
+        monkeypatch.setattr("idat_tune.worker.probe._timed", timing(seconds))
         probe(images, glyphs(), train, val)
     assert seen == [(64, 64, 1), (64, 64, 1), (64, 64, 1), (800, 200, 2)]
 

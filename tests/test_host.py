@@ -10,16 +10,16 @@ import pytest
 import torch
 from conftest import glyphs, noise
 
-from idat_tune import host as host_module
-from idat_tune import rounds, trial
 from idat_tune.engine.stage import Stage
 from idat_tune.engine.staged import Staged
 from idat_tune.errors import OutOfMemory
-from idat_tune.host import Host
 from idat_tune.journal import COMPLETE, CONFIRM, EXPLORE, FAILED, FINAL
 from idat_tune.metrics import EpochMetrics
-from idat_tune.rounds import in_powers_of_two
-from idat_tune.trial import Run, Trial
+from idat_tune.worker import host as host_module
+from idat_tune.worker import rounds, trial
+from idat_tune.worker.host import Host
+from idat_tune.worker.rounds import Rounds, in_powers_of_two
+from idat_tune.worker.trial import FAULT, Trial
 
 SPLITS = {"train": noise(64), "val": noise(32, seed=1)}
 LEARNT = ("train_loss", "train_ce_student", "train_ce_teacher", "train_distill", "val_loss", "lr")
@@ -29,9 +29,14 @@ WAIT = 60  # seconds after which something hangs
 
 @pytest.fixture
 def host(monkeypatch):
-    monkeypatch.setattr(host_module.ray, "get", lambda value: value)
     monkeypatch.setattr(host_module, "GRACE", WAIT)  # so that no round depends on how busy the machine is
-    return Host([SPLITS])
+    return prepared()
+
+
+def prepared():
+    found = Host(stacks=True)
+    found.prepare(SPLITS)
+    return found
 
 
 @pytest.fixture
@@ -80,11 +85,9 @@ def at_once(host, jobs):
 
 def alone(one):
     """The same on a worker that has nothing else."""
-    by_itself = Trial.__new__(Trial)
-    by_itself.setup(one, SPLITS)
-    results = [by_itself.step()]
-    while not results[-1]["done"]:
-        results.append(by_itself.step())
+    by_itself, results = Rounds(SPLITS, stacks=False), []
+    while not results or not results[-1]["done"]:
+        results.append(by_itself.next({"it": one})["it"])
     return results
 
 
@@ -127,7 +130,7 @@ def test_a_trial_that_fails_or_diverges_does_so_alone(host):
 @pytest.mark.parametrize(("during", "call"), [("_distilled", 2), ("_evaluate", 1)])
 def test_trials_that_find_no_room_as_one_go_on_in_smaller_companies(host, companies, monkeypatch, during, call):
     jobs = [job(f"seed {seed}", seed=seed, model__drop_path=0.3) for seed in range(4)]
-    wanted = {one["id"]: at_once(Host([SPLITS]), [one])[one["id"]] for one in jobs}
+    wanted = {one["id"]: at_once(prepared(), [one])[one["id"]] for one in jobs}
     companies.clear()
     step, stages = getattr(Stage, during), []
 
@@ -195,15 +198,15 @@ def test_two_attempts_of_a_trial_are_two_guests(host, monkeypatch):
     assert not host.guests
 
 
-def test_a_result_that_cannot_be_made_is_a_failure_of_its_trial_alone(host, monkeypatch):
-    made = Run.result
+def test_a_result_that_cannot_be_made_is_a_fault_of_its_trial_alone(host, monkeypatch):
+    made = Trial.result
 
     def no_room(run, epoch):
         if run.job["id"] == "bad":
             raise RuntimeError("no room to copy")
         return made(run, epoch)
 
-    monkeypatch.setattr(Run, "result", no_room)
+    monkeypatch.setattr(Trial, "result", no_room)
     found = at_once(host, [job("good"), job("bad", seed=1)])
     assert found["good"][-1]["status"] == COMPLETE
     assert [result["reason"] for result in found["bad"]] == ["RuntimeError: no room to copy"]
@@ -219,7 +222,7 @@ def test_an_error_in_company_is_that_of_who_has_it_alone(host, companies, monkey
 
     monkeypatch.setattr(Staged, "train_together", staticmethod(breaking))
     found = at_once(host, [job(f"seed {seed}", seed=seed) for seed in range(4)])
-    assert [results[-1]["status"] for results in found.values()] == [COMPLETE, COMPLETE, FAILED, COMPLETE]
+    assert [results[-1]["status"] for results in found.values()] == [COMPLETE, COMPLETE, FAULT, COMPLETE]
     assert found["seed 2"][0]["reason"] == "RuntimeError: broken"
 
 
@@ -229,6 +232,20 @@ def test_every_epoch_of_a_round_took_as_long_as_the_round(host):
     for epoch in range(3):
         assert len({results[epoch]["seconds"] for results in found.values()}) == 1
         assert {results[epoch]["gpu_memory_gb"] for results in found.values()} == {None}
+
+
+def test_a_trial_that_is_alone_in_its_process_has_its_own_times():
+    found = alone(job("one"))
+    assert all(result["seconds"] < 1e3 and result["images_per_second"] > 0 for result in found)
+
+
+def test_a_trial_waits_until_its_host_is_prepared():
+    waiting = Host(stacks=False)
+    began = ThreadPoolExecutor(1).submit(waiting.begin, "one", job("one"))
+    assert not began.done()
+    waiting.prepare(SPLITS)
+    began.result(WAIT)
+    assert waiting.step("one")["epoch"] == 0
 
 
 def test_a_trial_that_waits_for_others_is_slower(host):

@@ -11,7 +11,7 @@ from idat_tune.errors import BadInput
 from idat_tune.journal import FAILED
 from idat_tune.search import patience
 from idat_tune.search.patience import FIRST, LEAST, LONGEST, TIMES, Patience, Watch, setting
-from idat_tune.search.plan import Place
+from idat_tune.worker.pool import Place
 
 
 @pytest.fixture(autouse=True)
@@ -62,17 +62,16 @@ class Watched:
     """A search whose clock is ours, and whose workers' ends are counted."""
 
     def __init__(self, tmp_path, monkeypatch):
-        self.now, self.ended, self.hosts = 0.0, [], []
+        self.now, self.ended = 0.0, []
         monkeypatch.setenv(patience.SETTING, "60")
-        monkeypatch.setattr(patience.ray, "kill", self.ended.append)
         self.conducting = begin(a_plan(tmp_path))
-        self.places = itertools.repeat(Place(0, False))
-        self.conducting.place = lambda taken, alone: next(self.places)
-        self.conducting.scheduler.actor_of = lambda trial: trial.actor
-        self.watch = Watch(self.conducting, SimpleNamespace(end=self.hosts.append), clock=lambda: self.now)
+        self.names = itertools.count()
+        self.conducting.pool.place = lambda taken, alone: Place(f"worker {next(self.names)}", alone)
+        self.conducting.pool.end = self.ended.append
+        self.watch = Watch(self.conducting, self.conducting.pool, clock=lambda: self.now)
 
     def begin(self, *names):
-        self.trials = [SimpleNamespace(trial_id=name, actor=f"actor of {name}") for name in names]
+        self.trials = [SimpleNamespace(trial_id=name) for name in names]
         return [self.conducting.suggest(name) for name in names]
 
     def wait(self, seconds):
@@ -91,22 +90,7 @@ def test_the_worker_of_a_silent_trial_is_ended_once_and_that_of_another_is_not(w
     watched.wait(40)
     watched.conducting.on_trial_result("other", results_of(other)[0])
     watched.wait(30)
-    assert watched.ended == ["actor of silent"]
-    assert watched.hosts == []  # the other one is where it is, and got a result
-
-
-def test_a_host_from_which_nobody_hears_is_ended_too(watched):
-    watched.begin("one", "two")
-    watched.wait(61)
-    assert watched.ended[0] == "actor of one"
-    assert watched.hosts[0] == Place(0, False)
-
-
-def test_a_trial_that_waits_for_a_machine_is_not_silent(watched):
-    watched.begin("one")
-    watched.trials[0].actor = None
-    watched.wait(200)
-    assert watched.ended == []
+    assert watched.ended == ["worker 0"]
 
 
 def test_time_in_which_the_driver_itself_was_held_does_not_count(watched):
@@ -120,17 +104,18 @@ def test_time_in_which_the_driver_itself_was_held_does_not_count(watched):
 def test_a_trial_that_hangs_twice_has_failed_with_the_reason_and_the_search_goes_on(watched):
     (first,) = watched.begin("one")
     watched.wait(61)
-    watched.conducting.on_trial_complete("one", error=True)
+    gone = {"status": "gone", "begun": True, "reason": "killed"}
+    watched.conducting.on_trial_complete("one", gone)
     alone = []
-    watched.conducting.place = lambda taken, only: alone.append(only) or Place(0, only)
+    watched.conducting.pool.place = lambda taken, only: alone.append(only) or Place("worker 1", only)
     (second,) = watched.begin("two")
     assert second["id"] == first["id"]
     assert alone == [True]
     watched.wait(61)
-    watched.conducting.on_trial_complete("two", error=True)
+    watched.conducting.on_trial_complete("two", gone)
     record = watched.conducting.journal.records[-1]
     assert (record.id, record.status) == (first["id"], FAILED)
     assert record.reason == "its worker made no progress for 61 s"
-    assert watched.ended == ["actor of one", "actor of two"]
+    assert watched.ended == ["worker 0", "worker 1"]
     run_all(watched.conducting)
     assert watched.conducting.suggest("end") == Searcher.FINISHED

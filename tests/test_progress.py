@@ -7,7 +7,7 @@ import pytest
 from rich.console import Console
 from test_budget import Clock
 from test_journal import epoch
-from test_searcher import SilentTracker, a_plan, opened, run_all
+from test_searcher import Everywhere, SilentTracker, a_plan, opened, run_all
 
 from idat_tune.journal import EXPLORE, Journal
 from idat_tune.progress import Progress
@@ -28,7 +28,7 @@ def lines(tmp_path, monkeypatch):
     shown = io.StringIO()
     progress.console = Console(file=shown, soft_wrap=True)
     progress.on_search_start(plan, 1, [], budget)
-    conducting = StagedSearcher(plan, journal, manifest, SilentTracker(), progress, budget)
+    conducting = StagedSearcher(plan, journal, manifest, SilentTracker(), progress, Everywhere(), budget)
     while not conducting.finished:
         clock.now += 10
         run_all(conducting, most=1)

@@ -22,9 +22,10 @@ from idat_tune.search.cluster import at_once
 from idat_tune.search.config import SearchConfig, by_key
 from idat_tune.search.confirm import Confirmation
 from idat_tune.search.manifest import JOURNAL, Manifest, check_openings, locked
-from idat_tune.search.plan import Place, Plan
+from idat_tune.search.plan import Plan
 from idat_tune.search.searcher import StagedSearcher
 from idat_tune.search.stages import winner
+from idat_tune.worker.pool import Place
 
 TENSORS = save({"head.bias": np.zeros(1, dtype=np.float32)})
 
@@ -37,6 +38,16 @@ class SilentTracker:
 
     def log_trial(self, record):
         self.logged.append(record.id)
+
+
+class Everywhere:
+    """A pool with room for any trial, whose workers are never replaced."""
+
+    def place(self, taken, alone):
+        return Place("worker", alone)
+
+    def replace(self, name, reason, unfit):
+        return False
 
 
 @pytest.fixture(autouse=True)
@@ -76,7 +87,7 @@ def opened(plan, gpus=0.0, clock=time.time):
 
 def begin(plan):
     journal, manifest = opened(plan)
-    return StagedSearcher(plan, journal, manifest, SilentTracker(), Callback())
+    return StagedSearcher(plan, journal, manifest, SilentTracker(), Callback(), Everywhere())
 
 
 def accuracy_of(config):
@@ -261,6 +272,36 @@ def test_a_search_in_which_every_trial_fails_ends_and_names_the_first_reason(tmp
     assert not finish.export_winner(plan, conducting.journal, conducting.manifest)
 
 
+GONE = {"status": "gone", "begun": True, "reason": "killed", "done": True}
+FAULT = {"status": "fault", "unfit": False, "reason": "RuntimeError: no idea", "done": True}
+
+
+@pytest.mark.parametrize(("end", "reason"), [(GONE, "its worker died, 3 times over"), (FAULT, FAULT["reason"])])
+def test_a_trial_whose_worker_ends_three_times_has_failed_and_is_alone_at_the_last(tmp_path, end, reason):
+    conducting, alone = begin(a_plan(tmp_path)), []
+    conducting.pool.place = lambda taken, only: alone.append(only) or Place("worker", only)
+    for number in range(3):
+        first = conducting.suggest(f"t{number}")
+        conducting.on_trial_complete(f"t{number}", end)
+        assert first["id"] == "arm-default"
+    (record,) = conducting.journal.records
+    assert (record.id, record.status, record.reason) == ("arm-default", FAILED, reason)
+    assert alone == [False, False, True]
+
+
+@pytest.mark.parametrize("end", [GONE, {**GONE, "begun": False}, {**FAULT, "unfit": True}])
+def test_a_trial_of_a_machine_that_is_lost_or_cannot_train_begins_again_as_often_as_it_takes(tmp_path, end):
+    conducting = begin(a_plan(tmp_path))
+    conducting.pool.replace = lambda name, reason, unfit: end is GONE or unfit  # a lost machine
+    for number in range(9):
+        assert conducting.suggest(f"t{number}")["id"] == "arm-default"
+        conducting.on_trial_complete(f"t{number}", end)
+    assert conducting.journal.records == []
+    payload = conducting.suggest("t")
+    run_one(conducting, "t", payload)
+    assert [(r.id, r.status) for r in conducting.journal.records] == [("arm-default", COMPLETE)]
+
+
 def test_a_trial_waits_until_there_is_a_place_for_it_and_none_is_lost(tmp_path):
     conducting, most = begin(a_plan(tmp_path, trials=9)), []
 
@@ -269,10 +310,10 @@ def test_a_trial_waits_until_there_is_a_place_for_it_and_none_is_lost(tmp_path):
         most.append(len(taken))
         return Place(len(taken), alone) if len(taken) < 2 else None
 
-    conducting.place = place
+    conducting.pool.place = place
     payloads = run_all(conducting, at_once=5)
     assert conducting.finished
-    assert {payload["host"] for payload in payloads} == {0, 1}
+    assert {payload["worker"] for payload in payloads} == {0, 1}
     assert max(most) == 2
     explored = [payload["id"] for payload in payloads if payload["stage"] == EXPLORE]
     assert len(explored) == len(set(explored)) == 9
@@ -285,7 +326,7 @@ def test_a_trial_has_its_last_chance_in_a_place_of_its_own(tmp_path):
         asked.append(alone)
         return Place(0, alone)
 
-    conducting.place = place
+    conducting.pool.place = place
     ids = []
     for number in range(3):
         ids.append(conducting.suggest(f"t{number}")["id"])

@@ -1,5 +1,7 @@
-"""What Ray Tune gets of a trial, without Ray: a result per epoch, and failures with their reasons."""
+"""What comes of a trial on a worker, without Ray: a result per epoch, failures with their reasons, faults."""
 
+import os
+import platform
 from types import SimpleNamespace
 
 import pytest
@@ -7,12 +9,14 @@ import torch
 from conftest import glyphs, noise
 from safetensors.torch import save
 
-from idat_tune import data, model, rounds, trial
+from idat_tune import data, model, weights
 from idat_tune.engine import frozen
 from idat_tune.engine.eager import Eager
 from idat_tune.engine.stage import Stage
 from idat_tune.errors import BadInput
 from idat_tune.journal import COMPLETE, EXPLORE, FAILED, TEST
+from idat_tune.worker import trial
+from idat_tune.worker.rounds import Rounds
 
 SPLITS = {"train": noise(64), "val": noise(32, seed=1)}
 
@@ -21,23 +25,53 @@ def job(**changes):
     return {"id": "one", "stage": EXPLORE, "config": glyphs(**changes).flat()}
 
 
-def begun(config):
-    found = trial.Trial.__new__(trial.Trial)
-    found.setup(config, SPLITS)
-    return found
+class Alone:
+    """A trial that has its worker to itself, and then another."""
+
+    def __init__(self, wanted):
+        self.rounds = Rounds(SPLITS, stacks=False)
+        self.worker = self.rounds.worker
+        self.next(wanted)
+
+    def next(self, wanted):
+        self.rounds.keep(())
+        self.wanted = wanted
+
+    def step(self):
+        return self.rounds.next({"it": self.wanted})["it"]
 
 
-def test_a_worker_that_cannot_be_set_up_says_why_for_each_of_its_trials(monkeypatch):
-    def broken():
-        raise BadInput("the folder of your own tasks cannot be read")
+def begun(wanted):
+    return Alone(wanted)
 
-    monkeypatch.setattr(trial, "settle", broken)
-    found = begun(job())
-    for _ in range(2):
-        result = found.step()
-        assert (result["status"], result["done"], result["epoch"]) == (FAILED, True, 0)
-        assert result["reason"] == "BadInput: the folder of your own tasks cannot be read"
-        found.reset_config(job())
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"config": {**job()["config"], "task": "of-another-machine"}}, "Unfit: unknown task 'of-another-machine'"),
+        ({"weights": [["glyph_base", {"sha256": "other", "source": "x"}]]}, "Unfit: "),
+        ({"stage": TEST}, "Unfit: task digits is not imported"),
+    ],
+)
+def test_what_is_wrong_with_this_machine_is_no_result_of_a_trial(changes, reason, monkeypatch):
+    def other(*_):
+        raise BadInput("other weights than this search was begun with")
+
+    def absent(*_):
+        raise BadInput("task digits is not imported")
+
+    monkeypatch.setattr(weights, "check_same", other)
+    monkeypatch.setattr(data, "batches", absent)
+    monkeypatch.setattr(trial.ray, "get", lambda state: state)
+    state = save(model.build("glyph_base", 10, glyphs(), seed=0).trained_state())
+    result = begun({**job(), "students": {"": (glyphs().flat(), state)}, **changes}).step()
+    assert (result["status"], result["done"], result["unfit"]) == (trial.FAULT, True, True)
+    assert result["reason"].startswith(reason)
+
+
+def test_every_result_says_where_it_is_from():
+    found = begun(job()).step()
+    assert (found["worker"], found["node"]) == (os.getpid(), platform.node())
 
 
 def test_a_trial_that_fails_leaves_the_next_one_as_it_is():
@@ -46,7 +80,7 @@ def test_a_trial_that_fails_leaves_the_next_one_as_it_is():
     while not results[-1]["done"]:
         results.append(found.step())
     assert "Diverged: the training loss became" in results[-1]["reason"]
-    found.reset_config(job())
+    found.next(job())
     assert [found.step()["status"] for _ in range(2)] == [trial.RUNNING, COMPLETE]
 
 
@@ -116,43 +150,20 @@ def test_workers_that_share_a_gpu_know_which_part_is_theirs(actor, assigned, sha
     assert trial.Worker(SPLITS).resident(glyphs())._share == share
 
 
-class Ended(BaseException):
-    """The process ended."""
-
-
-@pytest.fixture
-def ends(monkeypatch):
-    """A GPU that computes no more once a step has failed, and a process whose end can be seen."""
-
-    def end(code):
-        raise Ended(code)
+@pytest.mark.parametrize("failure", [torch.AcceleratorError("CUDA error: an illegal access"), ValueError("no idea")])
+@pytest.mark.parametrize("stacks", [False, True])
+def test_an_error_that_is_no_known_one_is_a_fault_after_which_the_worker_is_replaced(monkeypatch, failure, stacks):
+    """A GPU may compute no more after one, and then would fail every later trial."""
 
     def illegal(*_, **__):
-        raise torch.AcceleratorError("CUDA error: an illegal memory access was encountered")
+        raise failure
 
-    monkeypatch.setattr(trial, "broken", lambda device: True)
-    monkeypatch.setattr(trial.os, "_exit", end)
     monkeypatch.setattr(Eager, "_step", illegal)
     monkeypatch.setattr(Stage, "_step", illegal)
-
-
-def test_a_worker_whose_gpu_computes_no_more_ends(ends, caplog):
-    found = begun(job())
-    with pytest.raises(Ended):
-        found.step()
-    assert "cpu computes no more, so this process ends: CUDA error: an illegal memory access" in caplog.text
-
-
-def test_a_host_whose_gpu_computes_no_more_ends(ends):
-    several = rounds.Rounds(SPLITS)
-    with pytest.raises(Ended):
-        several.next({"one": job(), "other": job(seed=1)})
-
-
-def test_a_trial_that_fails_by_itself_ends_no_worker(ends, monkeypatch):
-    monkeypatch.setattr(trial, "broken", lambda device: False)
-    result = begun(job()).step()
-    assert result["reason"].startswith("AcceleratorError: CUDA error")
+    found = Rounds(SPLITS, stacks).next({"one": job(), "other": job(seed=1)})
+    for result in found.values():
+        assert (result["status"], result["unfit"], result["done"]) == (trial.FAULT, False, True)
+        assert result["reason"] == f"{type(failure).__name__}: {failure}"
 
 
 def test_students_that_are_tested_together_share_what_is_frozen_and_are_what_they_were(monkeypatch):
@@ -174,8 +185,6 @@ def test_students_that_are_tested_together_share_what_is_frozen_and_are_what_the
     result = found.step()
     assert result["tested"] == [[name, accuracy, pytest.approx(loss, rel=1e-6)] for name, accuracy, loss in wanted]
     assert read == ["glyph_base"]
-    with pytest.raises(StopIteration):
-        found.step()
 
 
 def test_a_test_that_finds_no_room_tries_once_more(monkeypatch):

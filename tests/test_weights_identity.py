@@ -10,8 +10,8 @@ from safetensors.torch import load_file, save_file
 from test_weights import SMALL, folder, values_of  # noqa: F401 - a fixture
 
 import idat_tune
-from idat_tune import data, embedded, export, run, space, trial, weights
-from idat_tune.errors import BadInput
+from idat_tune import data, embedded, export, run, space, weights
+from idat_tune.errors import BadInput, Unfit
 from idat_tune.journal import Journal, TrialRecord
 from idat_tune.journal.state import DONE
 from idat_tune.search import SearchConfig, plan_search
@@ -19,6 +19,7 @@ from idat_tune.search.driver import check_models, held_weights
 from idat_tune.search.manifest import JOURNAL, Manifest
 from idat_tune.search.plan import Plan
 from idat_tune.weights import identity
+from idat_tune.worker import trial
 
 HASH = 64  # digits
 
@@ -179,7 +180,7 @@ def test_a_worker_whose_weights_differ_trains_nothing(folder):  # noqa: F811
         ["glyph_small", weights.identify("glyph_small").sha256],
     ]
     other = {"file": "other.npz", "sha256": "f" * HASH}
-    with pytest.raises(BadInput, match=r"this search was begun with the weights other.npz \(sha256 ffffffffffff\)"):
+    with pytest.raises(Unfit, match=r"this search was begun with the weights other.npz \(sha256 ffffffffffff\)"):
         trial.check_weights({"weights": [[SMALL, other]]}, [SMALL])
 
 

@@ -30,8 +30,9 @@ from idat_tune.search.plan import Plan
 from idat_tune.search.searcher import StagedSearcher
 from idat_tune.search.tracked import Tracked
 from idat_tune.search.trained import lost_finals
-from idat_tune.search.workers import Hosts, Workers, workers
 from idat_tune.tasks import Task
+from idat_tune.worker.pool import Pool
+from idat_tune.worker.seat import CPUS, Seat
 
 MOST_TEXT = 500  # characters of a reason in a tag
 MOST_HINTS = 5  # as many as a portfolio has: the gain of more is small
@@ -170,11 +171,11 @@ def _search(plan: Plan, session: Session, manifest: Manifest, journal: Journal, 
             tracked.open()
             journal.decide(STARTED, gpus_per_trial=room.gpus_per_trial, stacked=room.stacked, precision=settled)
             plan = precision.held(plan, journal)
-            searcher = StagedSearcher(plan, journal, manifest, tracked, callback, budget, session.interrupts)
-            callback.on_search_start(plan, room.trials, journal.records, budget)
-            with workers(visible_images(plan), room) as made:
-                searcher.place = made.place
-                _tune(plan, searcher, made, room.trials)
+            images, said = visible_images(plan), callback.on_remark
+            with closing(Pool(images, room.processes, room.gpus, room.stacked, said)) as pool:
+                searcher = StagedSearcher(plan, journal, manifest, tracked, callback, pool, budget, session.interrupts)
+                callback.on_search_start(plan, room.trials, journal.records, budget)
+                _tune(plan, searcher, room.trials)
             if session.interrupts.asked or not searcher.finished:
                 raise KeyboardInterrupt
             journal.write_tables(plan.folder)
@@ -236,16 +237,17 @@ def _disk_is_full(failure: BaseException | None) -> bool:
     return False
 
 
-def _tune(plan: Plan, searcher: StagedSearcher, made: Workers | Hosts, at_once: int) -> None:
+def _tune(plan: Plan, searcher: StagedSearcher, at_once: int) -> None:
+    here = f"node:{ray.util.get_node_ip_address()}"  # so that no other machine's end is that of a seat
     tuner = tune.Tuner(
-        made.trainable,
+        tune.with_resources(Seat, {"cpu": CPUS, here: 0.001}),
         tune_config=tune.TuneConfig(
             num_samples=MANY,
             search_alg=searcher,
             scheduler=searcher.scheduler,
-            # Without the limit Tune puts all trials on one reused worker.
+            # Without the limit Tune puts all trials on one reused seat.
             max_concurrent_trials=at_once,
-            reuse_actors=True,
+            reuse_actors=True,  # a seat, which is light, but whose process takes a second to start
             trial_name_creator=_trial_name,
             trial_dirname_creator=_trial_name,
         ),
@@ -253,7 +255,8 @@ def _tune(plan: Plan, searcher: StagedSearcher, made: Workers | Hosts, at_once: 
             name="tune",
             storage_path=str(plan.folder),
             verbose=0,
-            callbacks=[Watch(searcher, made)],
+            checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
+            callbacks=[Watch(searcher, searcher.pool)],
         ),
     )
     try:

@@ -6,14 +6,13 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-import ray
 from ray import tune
 
 from idat_tune.errors import BadInput
 from idat_tune.journal import TEST, Journal
 from idat_tune.search.searcher import Live, StagedSearcher
 from idat_tune.search.stages import students
-from idat_tune.search.workers import Hosts, Workers
+from idat_tune.worker.pool import Pool
 
 TIMES = 20.0  # the median: the slowest config of a space is no suspect
 LEAST = 600.0  # seconds to any result
@@ -63,9 +62,9 @@ class Patience:
 class Watch(tune.Callback):
     """Looks at the running trials, about every second, and ends the worker of one that is silent for too long."""
 
-    def __init__(self, searcher: StagedSearcher, workers: Workers | Hosts, clock: Callable[[], float] = time.monotonic):
+    def __init__(self, searcher: StagedSearcher, pool: Pool, clock: Callable[[], float] = time.monotonic):
         self.searcher = searcher
-        self.workers = workers
+        self.pool = pool
         self.patience = Patience(searcher.journal)
         self.clock = clock
         self.looked = clock()
@@ -78,30 +77,24 @@ class Watch(tune.Callback):
         self.looked += passed
         for trial in trials:
             live = self.searcher.live.get(trial.trial_id)
-            actor = live and self.searcher.scheduler.actor_of(trial)
-            if not live or not actor:
-                continue  # it has ended, or waits for a machine
+            if not live:
+                continue  # it has ended
             live.silent += min(passed, LONGEST)
             if live.silent > self.patience.limit(live, self._students(live)):
-                self._end(live, actor)
+                self._end(live)
 
     def _students(self, live: Live) -> float:
-        task = self.searcher.plan.task
-        return (
-            len(students(self.searcher.plan, self.searcher.journal)) * task.test / task.train
-            if live.job.stage == TEST
-            else 0.0
-        )
+        if live.job.stage != TEST:
+            return 0.0
+        plan = self.searcher.plan
+        return len(students(plan, self.searcher.journal)) * plan.task.test / plan.task.train
 
-    def _end(self, live: Live, actor: Any) -> None:
-        """Tune hears of the dead worker, and the searcher from Tune."""
+    def _end(self, live: Live) -> None:
+        """Those that were there hear of it, and the searcher from them."""
+        assert live.place is not None
         self.searcher.stalled(live)
-        if live.place:
-            beside = [other.silent for other in self.searcher.live.values() if other.place == live.place]
-            if min(beside) > live.silent / 2:  # nobody there got anything
-                self.workers.end(live.place)
         live.silent = 0.0
-        ray.kill(actor)
+        self.pool.end(live.place.worker)
 
     def __getstate__(self) -> dict[str, Any]:
         """Nothing goes into the state that Tune pickles for a restore of its own, which is never used."""

@@ -37,14 +37,6 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where a trial is."""
-
-    host: int  # 0 where each trial has a worker of its own
-    alone: bool  # whether nobody else may be there, as the hosts it had before have died
-
-
-@dataclass(frozen=True)
 class Plan:
     """One search over one task."""
 

@@ -10,7 +10,7 @@ from idat_tune.errors import IdatError
 from idat_tune.journal import Journal
 from idat_tune.search.cluster import Room
 from idat_tune.search.plan import Plan
-from idat_tune.trial import precision_of
+from idat_tune.worker.trial import precision_of
 
 AUTO = "auto"
 

@@ -13,12 +13,12 @@ from idat_tune import cost, tracking
 from idat_tune.config import RunConfig
 from idat_tune.errors import BadInput
 from idat_tune.metrics import Speed
-from idat_tune.probe import Probed, Prober
 from idat_tune.search.cluster import Room, Session
 from idat_tune.search.config import SearchConfig
 from idat_tune.search.driver import check_devices, check_models, visible_images
 from idat_tune.search.forecast import Key, Pace, cost_key, forecast, sample_of
 from idat_tune.search.plan import Plan
+from idat_tune.worker.probe import Probed, Prober
 
 PROBES = 6  # configs that are measured at most
 CONTEXT_GB = 0.6  # of GPU memory that a process takes beside PyTorch's

@@ -18,7 +18,6 @@ class Stopper(FIFOScheduler):
         super().__init__()
         self.rule = rule
         self.stopped: set[str] = set()  # Tune's ids of the trials that it ended early
-        self.controller: Any = None  # Tune's, once it has a trial
         for record in journal.of(EXPLORE):
             for epoch in record.epochs:
                 rank = score(epoch.val_accuracy, epoch.val_loss, max(record.val_images, 1))
@@ -33,16 +32,3 @@ class Stopper(FIFOScheduler):
             return TrialScheduler.CONTINUE
         self.stopped.add(trial.trial_id)
         return TrialScheduler.STOP
-
-    def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
-        """Learn who knows the actors of trials."""
-        self.controller = tune_controller
-
-    def actor_of(self, trial: Any) -> Any:
-        """The Ray actor of a trial of Tune's, which may be starting; None while it waits for a machine.
-
-        Not `trial.temporary_state.ray_actor`, which is set once the actor has started.
-        """
-        tracked = self.controller._trial_to_actor.get(trial)
-        actors = self.controller._actor_manager._live_actors_to_ray_actors_resources
-        return actors[tracked][0] if tracked in actors else None

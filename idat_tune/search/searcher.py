@@ -1,7 +1,6 @@
 """Proposes the trials of every stage to Ray Tune, hears how each went, and keeps the record."""
 
 from collections import deque
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -17,7 +16,7 @@ from idat_tune.metrics import EpochMetrics, score
 from idat_tune.search.budget import Budget
 from idat_tune.search.callback import Callback
 from idat_tune.search.manifest import Manifest
-from idat_tune.search.plan import Job, Place, Plan
+from idat_tune.search.plan import Job, Plan
 from idat_tune.search.sampler import distribution, exhausted, new_study, reseed, suggest
 from idat_tune.search.scheduler import METRIC, Stopper
 from idat_tune.search.stages import Propose, is_optional, next_step, students, winner
@@ -25,6 +24,9 @@ from idat_tune.search.stopping import rule
 from idat_tune.search.tracked import Tracked
 from idat_tune.search.trained import keep_trained, trained_file
 from idat_tune.space import Domain
+from idat_tune.worker.pool import Place, Pool
+from idat_tune.worker.seat import GONE
+from idat_tune.worker.trial import FAULT
 
 RETRIES = 2  # of a trial whose worker died; one that failed by itself would fail again
 
@@ -56,9 +58,12 @@ class Live:
         self.epochs.append(epoch)
         return epoch
 
-    def again(self) -> "Live":
-        """The same trial from its beginning, after its worker died; once more only if it hung, which takes long."""
-        deaths = RETRIES if self.stalled else self.deaths + 1
+    def again(self, spared: bool = False) -> "Live":
+        """The same trial from its beginning, after its worker died; once more only if it hung, which takes long.
+
+        `spared`: whether the trial had no part in it.
+        """
+        deaths = RETRIES if self.stalled else self.deaths + (not spared)
         return Live(self.job, self.proposal, deaths, reported=self.reported, stalled=self.stalled)
 
 
@@ -76,6 +81,7 @@ class StagedSearcher(Searcher):
         manifest: Manifest,
         tracker: Tracked,
         callback: Callback,
+        pool: Pool,
         budget: Budget | None = None,
         interrupts: Interrupts | None = None,
     ):
@@ -86,8 +92,7 @@ class StagedSearcher(Searcher):
         self.tracker = tracker
         self.callback = callback
         self.interrupts = interrupts or Interrupts()
-        # Where a trial goes, given where others are and whether it must be alone; None if it has to wait.
-        self.place: Callable[[Iterable[Place], bool], Place | None] = lambda taken, alone: Place(0, alone)
+        self.pool = pool
         self.budget = budget or Budget(plan, journal)
         self.distributions = {param.label: distribution(param.domain) for param in plan.space.params}
         self.study = new_study(plan.config.explore.sampler, plan.seed, plan.space)
@@ -112,7 +117,7 @@ class StagedSearcher(Searcher):
             return Searcher.FINISHED if self.finished else None
         taken = [live.place for live in self.live.values() if live.place]
         # Its last chance is its own: until then it may have died of another's fault.
-        next_up.place = self.place(taken, next_up.deaths == RETRIES)
+        next_up.place = self.pool.place(taken, next_up.deaths == RETRIES)
         if next_up.place is None:
             self.waiting.appendleft(next_up)
             return None
@@ -120,7 +125,7 @@ class StagedSearcher(Searcher):
         self.live[trial_id] = next_up
         self.budget.note(self._exploring())
         self.callback.on_trial_start(next_up.job)
-        return {**self._payload(next_up.job), "host": next_up.place.host}
+        return {**self._payload(next_up.job), "worker": next_up.place.worker}
 
     def _next(self) -> Live | None:
         """The next trial; None while it depends on one that is running, and at the end."""
@@ -219,20 +224,20 @@ class StagedSearcher(Searcher):
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """A trial has ended: finished, stopped early, failed, died with its worker, or cut off with the search.
 
-        Trials whose worker died come back through our own queue, because Tune tries none again that died while it
-        was being handed to a reused worker.
+        A trial whose worker died begins again at another, up to three times; where it had no part in it, as its machine
+        was lost, or could train nothing, that does not count.
         """
-        if error:
-            self.interrupts.check()  # the worker may have been told to stop too, which is no result
         live = self.live.pop(trial_id)
+        self._nothing_since = None
         self.budget.note(self._exploring())
-        if error and live.deaths < RETRIES:
-            self.waiting.appendleft(live.again())
-            self._nothing_since = None
-            return
         if result and result.get("status") and (epoch := live.hear(result)):
             self.callback.on_epoch_end(live.job, epoch)
-        self._nothing_since = None
+        if error or live.last.get("status") in (GONE, FAULT):
+            self.interrupts.check()  # the worker may have been told to stop too, which is no result
+            spared = not error and self._replaced(live)
+            if spared or live.deaths < RETRIES:
+                self.waiting.appendleft(live.again(spared))
+                return
         status, reason = self._status(trial_id, live, error)
         if status is None:
             return  # cut off by an interrupt: not a result, it runs again after a resume
@@ -244,6 +249,13 @@ class StagedSearcher(Searcher):
         self.tracker.log_trial(record)
         self.callback.on_trial_end(record)
 
+    def _replaced(self, live: Live) -> bool:
+        """Have another worker for the one that a trial was at; whether the trial had no part in its end."""
+        assert live.place is not None
+        reason, unfit = str(live.last.get("reason")), bool(live.last.get("unfit"))
+        spared = self.pool.replace(live.place.worker, live.stalled or reason, unfit)
+        return spared or not live.last.get("begun", True)
+
     def stalled(self, live: Live) -> None:
         """A running trial made no progress, and its worker is about to be ended."""
         again = "it is tried again" if live.deaths < RETRIES else "it has failed"
@@ -252,8 +264,10 @@ class StagedSearcher(Searcher):
 
     def _status(self, trial_id: str, live: Live, error: bool) -> tuple[str | None, str | None]:
         status = live.last.get("status")
-        if error:
+        if error or status == GONE:
             return FAILED, live.stalled or f"its worker died, {RETRIES + 1} times over"
+        if status == FAULT:
+            return FAILED, live.last["reason"]
         if status == FAILED:
             return FAILED, live.last["reason"]
         if status == COMPLETE:
@@ -274,6 +288,7 @@ class StagedSearcher(Searcher):
             set_up_seconds=live.last.get("set_up_seconds", 0.0),
             trainable_params=live.last.get("trainable_params"),
             worker=live.last.get("worker"),
+            node=live.last.get("node"),
             weights=dict(live.last.get("weights", ())),
             contender=live.job.contender,
             fold=live.job.fold,

@@ -1,4 +1,4 @@
-"""Rounds of several trials in one process: an epoch of each, computed as one wherever they stack."""
+"""Rounds of the trials of one process: an epoch of each, computed as one wherever they stack."""
 
 import time
 from collections import defaultdict
@@ -11,7 +11,7 @@ from idat_tune.errors import Diverged, OutOfMemory
 from idat_tune.journal import TEST
 from idat_tune.metrics import EpochMetrics
 from idat_tune.run import advance
-from idat_tune.trial import Run, Worker, failed, tested, twice
+from idat_tune.worker.trial import Trial, Worker, failed, tested, twice
 
 Job = Mapping[str, Any]
 
@@ -23,23 +23,24 @@ class Rounds:
     alone has failed.
     """
 
-    def __init__(self, images: Mapping[str, Images]):
-        """As `Worker`."""
-        self.worker = Worker(images, staged=True)
-        self._runs: dict[str, Run] = {}
+    def __init__(self, images: Mapping[str, Images], stacks: bool):
+        """As `Worker`; `stacks`: whether there are several at once."""
+        self.worker = Worker(images, staged=True if stacks else None)
+        self.stacks = stacks
+        self._trials: dict[str, Trial] = {}
         self._room: dict[Hashable, int] = {}  # the most runs that found room, by `stacks_with`
 
     def keep(self, keys: Collection[str]) -> None:
         """Forget all trials but these."""
-        self._runs = {key: run for key, run in self._runs.items() if key in keys}
+        self._trials = {key: run for key, run in self._trials.items() if key in keys}
 
     def next(self, jobs: Mapping[str, Job]) -> dict[str, dict[str, Any]]:
-        """A result of each; to a trial, its epoch took as long as the round."""
+        """A result of each; to trials that stack, an epoch took as long as the round."""
         began = time.perf_counter()
         found: dict[str, Any] = {key: self._first(key, job) for key, job in jobs.items()}
         alike: dict[Hashable, list[str]] = defaultdict(list)
         for key in [key for key, result in found.items() if result is None]:
-            alike[self._runs[key].training.stacks_with or key].append(key)
+            alike[self._trials[key].training.stacks_with or key].append(key)
         for kind, keys in alike.items():
             for company in in_powers_of_two(keys, self._room.get(kind, len(keys))):
                 found |= self._advance(company)
@@ -51,46 +52,45 @@ class Rounds:
         try:
             if job["stage"] == TEST:
                 return twice(lambda: tested(self.worker, job))
-            if key not in self._runs:
-                self._runs[key] = twice(lambda: Run(self.worker, job))
-        except Exception as failure:  # whatever it is, it is a result
-            self.worker.end_if_broken(failure)
+            if key not in self._trials:
+                self._trials[key] = twice(lambda: Trial(self.worker, job))
+        except Exception as failure:  # whatever it is, the seat hears of it
             return failed(0, failure)
         return None
 
     def _advance(self, company: Sequence[str]) -> dict[str, Any]:
         """The next epoch of each, or the result that it failed."""
         if len(company) == 1:
-            return {company[0]: self._advance_alone(self._runs[company[0]])}
-        trainings = [self._runs[key].training for key in company]
+            return {company[0]: self._advance_alone(self._trials[company[0]])}
+        trainings = [self._trials[key].training for key in company]
         try:
             found = advance(trainings)
         except Exception as failure:
-            self.worker.end_if_broken(failure)
             half = len(company) // 2
             if isinstance(failure, OutOfMemory):
                 self._room[trainings[0].stacks_with] = half
         else:
             for key, one in zip(company, found, strict=True):
-                self._runs[key].reached += isinstance(one, EpochMetrics)
+                self._trials[key].reached += isinstance(one, EpochMetrics)
             return dict(zip(company, found, strict=True))
         return self._advance(company[:half]) | self._advance(company[half:])
 
-    def _advance_alone(self, run: Run) -> Any:
+    def _advance_alone(self, run: Trial) -> Any:
         try:
             return run.advanced()
         except Exception as failure:
-            self.worker.end_if_broken(failure)
             return failed(run.reached, failure)
 
     def _result(self, key: str, found: Any, seconds: float) -> dict[str, Any]:
         if isinstance(found, dict):
             return found
-        run = self._runs[key]
+        run = self._trials[key]
         if isinstance(found, Diverged):
             return failed(run.reached, found)
         assert isinstance(found, EpochMetrics)
         try:
+            if not self.stacks:
+                return run.result(found)
             speed = found.images_per_second * found.seconds / seconds
             # What the process takes of the GPU's memory is that of all its trials.
             return run.result(replace(found, seconds=seconds, images_per_second=speed, gpu_memory_gb=None))

@@ -1,9 +1,10 @@
-"""A process that trains several trials for their seats; light until it starts, as every seat must know what it is."""
+"""The actor that trains trials for their seats; light until it is prepared, as the driver must know what it is."""
 
 import os
+import platform
 import threading
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,23 +24,30 @@ class Guest:
 
 
 class Host:
-    """The work of a Ray actor; its seats are what Tune takes for trials. See `Rounds` for what it computes."""
+    """One process of the pool, for one trial or for several at once; see `Rounds` for what it computes."""
 
-    def __init__(self, images: Sequence[Any]):
-        """As `Rounds`, whose work is done in a thread of its own; `images` is the reference to them, by itself."""
-        from idat_tune.rounds import Rounds  # with torch and all
-
-        (reference,) = images  # in a list: Ray warns of references among what an actor starts from
-        self.rounds = Rounds(ray.get(reference))
+    def __init__(self, stacks: bool):
+        """`stacks`: whether it takes several trials, of which those of one shape train as one."""
+        self.stacks = stacks
         self.guests: dict[str, Guest] = {}
         self.changed = threading.Condition()
-        threading.Thread(target=self._work, daemon=True).start()
+        self.prepared = threading.Event()
 
-    def ready(self) -> None:
-        """Nothing; answers once all imports are through."""
+    def where(self) -> dict[str, Any]:
+        """The machine that it is on, which Ray knows by an id."""
+        return {"node": ray.get_runtime_context().get_node_id(), "name": platform.node(), "pid": os.getpid()}
+
+    def prepare(self, images: Any) -> None:
+        """Import all that training takes, and take the splits; raises whatever is wrong with this machine."""
+        from idat_tune.worker.rounds import Rounds  # with torch and all
+
+        self.rounds = Rounds(images, self.stacks)
+        threading.Thread(target=self._work, daemon=True).start()
+        self.prepared.set()
 
     def begin(self, key: str, job: Mapping[str, Any]) -> None:
         """Take a trial, from its beginning, under a key that no attempt of any other trial has."""
+        self.prepared.wait()
         with self.changed:
             self.guests[key] = Guest(job)
 
@@ -61,7 +69,8 @@ class Host:
             self.changed.notify_all()
 
     def _work(self) -> None:
-        from idat_tune.trial import settle
+        """Training is all in this one thread."""
+        from idat_tune.worker.trial import settle
 
         try:
             settle()  # here too, as torch counts threads by thread

@@ -1,32 +1,30 @@
-"""One trial on a Ray worker: a RunConfig in, a result per epoch out; the worker lives on for the next."""
+"""One trial on a worker: a RunConfig in, a result per epoch out; the worker lives on for the next."""
 
-import logging
 import os
 import platform
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import ray
 import torch
-from ray import tune
 from safetensors.torch import load, save
 
 from idat_tune import data, weights
 from idat_tune.config import RunConfig
 from idat_tune.data import Images
-from idat_tune.engine.devices import bf16, broken, choose_device
+from idat_tune.engine.devices import bf16, choose_device
 from idat_tune.engine.memory import watched
 from idat_tune.engine.resident import Resident
-from idat_tune.errors import Diverged, OutOfMemory
-from idat_tune.journal import COMPLETE, CONFIRM, FAILED, FINAL, TEST
+from idat_tune.errors import BadInput, Diverged, IdatError, OutOfMemory, Unfit
+from idat_tune.journal import COMPLETE, CONFIRM, FAILED, FINAL
 from idat_tune.metrics import WORST, EpochMetrics, score
 from idat_tune.model import AdaptedModel
 from idat_tune.run import Training, advance, evaluate_all, run_on, to_device
 
-log = logging.getLogger(__name__)
-
 RUNNING = "running"
+FAULT = "fault"  # status: the worker is of no more use, and the trial has no result; `unfit` says if no other here is
 
 
 def settle() -> None:
@@ -75,15 +73,6 @@ class Worker:
             self._resident = Resident(images, device, self.staged, share=gpu_share())
         return self._resident
 
-    def end_if_broken(self, failure: Exception) -> None:
-        """End this process where a failure has left its GPU useless for it: a new one can go on, with the same trial.
-
-        Else every later trial would fail too, of no fault of its own.
-        """
-        if isinstance(failure, RuntimeError) and self._resident is not None and broken(self._resident.device):
-            log.error("%s computes no more, so this process ends: %s", self._resident.device, failure)
-            os._exit(1)
-
     def rows(self, job: Mapping[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
         """Which of the resident images, train then val, a trial learns from and which it is measured on."""
         train, val = self.images["train"], self.images["val"]
@@ -96,7 +85,7 @@ class Worker:
         return rows[:learnt_from], rows[learnt_from:]
 
 
-class Run:
+class Trial:
     """A trial that trains on a worker, and its results."""
 
     training: Training
@@ -105,13 +94,13 @@ class Run:
         start = time.perf_counter()
         self.worker, self.job = worker, job
         self.reached = 0  # epochs that are done
-        self.config = RunConfig.from_flat(job["config"])
+        self.config = config_of(job)
         held = check_weights(job, [self.config.student, *([] if self.config.alone else [self.config.teacher])])
         self._begin()
         self.set_up = {
             "set_up_seconds": time.perf_counter() - start,
             "trainable_params": self.training.student.trainable_params(),
-            "worker": os.getpid(),
+            **HERE,
             "weights": held,
         }
 
@@ -149,19 +138,42 @@ class Run:
         return {**result, "status": COMPLETE if last else RUNNING, "done": last}
 
 
+HERE = {"worker": os.getpid(), "node": platform.node()}  # of every result
+
+
+@contextmanager
+def _whatever_is_wrong_is_of_this_machine() -> Iterator[None]:
+    """What the driver has found to be right and is wrong here."""
+    try:
+        yield
+    except BadInput as failure:
+        raise Unfit(str(failure)) from None
+
+
+def config_of(job: Mapping[str, Any]) -> RunConfig:
+    """The run of a job.
+
+    Raises:
+        Unfit: its task is not known here.
+    """
+    with _whatever_is_wrong_is_of_this_machine():
+        return RunConfig.from_flat(job["config"])
+
+
 def check_weights(job: Mapping[str, Any], names: Iterable[str]) -> list[list[str | None]]:
     """The sha256 of the files that this worker has for some backbones, each with its name.
 
     A file is read once per process.
 
     Raises:
-        BadInput: they are others than the search was begun with.
+        Unfit: they are others than the search was begun with.
     """
     begun_with = dict(job.get("weights", ()))
     backbones = list(dict.fromkeys(names))
     for name in backbones:
         if name in begun_with:
-            weights.check_same(name, begun_with[name], "this search was begun with", f" on {platform.node()}")
+            with _whatever_is_wrong_is_of_this_machine():
+                weights.check_same(name, begun_with[name], "this search was begun with", f" on {platform.node()}")
     # As rows: Tune would flatten a mapping into its own keys.
     return [[name, weights.identify(name).sha256] for name in backbones]
 
@@ -172,20 +184,21 @@ def tested(worker: Worker, job: Mapping[str, Any]) -> dict[str, Any]:
     They share what is frozen.
 
     Raises:
-        BadInput: as `check_weights`.
+        Unfit: as `check_weights`; or there are no test images here.
         OutOfMemory: what the worker held is free again.
     """
-    config = RunConfig.from_flat(job["config"])
+    config = config_of(job)
     check_weights(job, [flat["student"] for flat, _ in job["students"].values()])
     resident = worker.resident(config)
     with watched(config, resident):
         students = {name: _student(resident, flat, ray.get(state)) for name, (flat, state) in job["students"].items()}
         spec = next(iter(students.values()))[0].spec
-        batches = data.batches(config.task, "test", spec.size, spec.channels, spec.interpolation)
+        with _whatever_is_wrong_is_of_this_machine():
+            batches = data.batches(config.task, "test", spec.size, spec.channels, spec.interpolation)
         found = evaluate_all(students, (to_device(images, resident.device) for images in batches))
     # As rows: Tune would flatten a mapping into its own keys.
     rows = [[name, accuracy, loss] for name, (accuracy, loss) in found.items()]
-    return {"epoch": 0, "score": WORST, "status": COMPLETE, "done": True, "tested": rows, "worker": os.getpid()}
+    return {"epoch": 0, "score": WORST, "status": COMPLETE, "done": True, "tested": rows, **HERE}
 
 
 def _student(resident: Resident, flat: Mapping[str, Any], state: bytes) -> tuple[AdaptedModel, RunConfig]:
@@ -196,54 +209,8 @@ def _student(resident: Resident, flat: Mapping[str, Any], state: bytes) -> tuple
 
 
 def failed(epoch: int, failure: Exception) -> dict[str, Any]:
-    """The result of a trial that failed in that epoch."""
-    reason = f"{type(failure).__name__}: {failure}"
-    return {"epoch": epoch, "score": WORST, "status": FAILED, "reason": reason, "done": True}
-
-
-class Trial(tune.Trainable):
-    """What Ray Tune calls: `step` is one epoch. A failure is a result with a reason, not an exception."""
-
-    def setup(self, config: dict[str, Any], images: Mapping[str, Images]) -> None:
-        """Take the splits once, out of Ray's object store, and prepare the first trial."""
-        self.worker: Worker | Exception
-        try:
-            self.worker = Worker(images)
-        except Exception as failure:  # Tune would say no more than that the worker died
-            self.worker = failure
-        self.reset_config(config)
-
-    def reset_config(self, new_config: dict[str, Any]) -> bool:
-        """Prepare another trial on the same worker; nothing of the last one stays."""
-        self.results = self._results(new_config)
-        return True
-
-    def step(self) -> dict[str, Any]:
-        """The next result of the trial."""
-        return next(self.results)
-
-    def save_checkpoint(self, checkpoint_dir: str) -> None:
-        """Nothing: a trial is short, and one that dies runs again."""
-
-    def load_checkpoint(self, checkpoint: Any) -> None:
-        """Nothing, as nothing was saved."""
-
-    def _results(self, job: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-        run: Run | None = None
-        try:
-            if isinstance(self.worker, Exception):
-                raise self.worker
-            worker = self.worker
-            if job["stage"] == TEST:
-                yield twice(lambda: tested(worker, job))
-                return
-            run = twice(lambda: Run(worker, job))
-            while run.training.goes_on:
-                found = run.advanced()
-                if isinstance(found, Diverged):
-                    raise found
-                yield run.result(found)
-        except Exception as failure:  # whatever it is, it is a result: a search outlives every one of its trials
-            if isinstance(self.worker, Worker):
-                self.worker.end_if_broken(failure)
-            yield failed(run.reached if run else 0, failure)
+    """What came of a trial that failed in that epoch: a result, where it would be the same anywhere, or a fault."""
+    reason, unfit = f"{type(failure).__name__}: {failure}", isinstance(failure, Unfit)
+    known = isinstance(failure, IdatError | torch.OutOfMemoryError) and not unfit
+    ended = {"epoch": epoch, "score": WORST, "reason": reason, "done": True}
+    return {**ended, "status": FAILED} if known else {**ended, "status": FAULT, "unfit": unfit}

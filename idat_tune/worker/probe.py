@@ -15,7 +15,7 @@ from idat_tune.engine.devices import choose_device
 from idat_tune.engine.resident import Resident
 from idat_tune.metrics import Speed
 from idat_tune.run import run_on
-from idat_tune.trial import gpu_share, settle
+from idat_tune.worker.trial import gpu_share, settle
 
 FEW_STEPS = 2  # of the first look at a config, which says whether whole epochs can be afforded
 AFFORDED = 2.0  # seconds that an epoch may take to be measured as a whole
