@@ -20,11 +20,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from benchmarks.released import Eager, Released
 from idat_tune.config import RunConfig
 from idat_tune.data import Images
-from idat_tune.engine.recording import Recorder
+from idat_tune.engine.cut import Cut, Parts
+from idat_tune.engine.graphs import Recorder
+from idat_tune.engine.recorded import Recorded
+from idat_tune.engine.recording import Epoch
 from idat_tune.engine.resident import Resident
-from idat_tune.engine.split import Parts, Split
-from idat_tune.engine.stage import Epoch
-from idat_tune.engine.staged import Staged
 
 COMPARED = 20  # steps over which losses are held against those of R0
 STEP_TFLOP = 2.775  # of ViT-S -> ViT-B at batch 32, for every rung: what a rung leaves out counts as done
@@ -55,7 +55,7 @@ NO_WORK = ("detach", "empty", "_unsafe_view", "profiler", "_local_scalar_dense")
 class Uncut(Resident):
     """Without prefix cache and without a shortened last block."""
 
-    def cut(self, name: str, model: Any, config: RunConfig, whole: bool = False) -> tuple[Split, Parts]:
+    def cut(self, name: str, model: Any, config: RunConfig, whole: bool = False) -> tuple[Cut, Parts]:
         """The whole model."""
         return super().cut(name, model, config, whole=True)
 
@@ -66,12 +66,12 @@ class Lean:
     def __init__(
         self, config: RunConfig, images: Images, device: torch.device, recorded: bool, runs: int = 1, **ways: Any
     ):
-        self.left_out = ways.pop("left_out", ())  # names in `stage` and `devices` that do nothing instead
-        resident = (Uncut if ways.pop("uncut", False) else Resident)(images, device, staged=True, **ways)
+        self.left_out = ways.pop("left_out", ())  # names in `recording` and `devices` that do nothing instead
+        resident = (Uncut if ways.pop("uncut", False) else Resident)(images, device, recorded=True, **ways)
         self.lr, self.weight, self.recorded, self.runs = config.optim.lr, config.distill.weight, recorded, runs
         configs = [config.updated({"seed": config.seed + run}) for run in range(runs)]
         with self._without():
-            self.engines = [Staged(of_one, resident, config.classes) for of_one in configs]
+            self.engines = [Recorded(of_one, resident, config.classes) for of_one in configs]
         self.device = device
 
     @contextmanager
@@ -86,9 +86,9 @@ class Lean:
         epochs = [Epoch(order.to(self.device), self.lr, self.weight)] * self.runs
         if self.recorded:
             with self._without():
-                return Staged.train_together(self.engines, epochs)[0]
+                return Recorded.train_together(self.engines, epochs)[0]
         with self._without(), patch.object(Recorder, "recorded", lambda _, function, undone: function):
-            return Staged.train_together(self.engines, epochs)[0]
+            return Recorded.train_together(self.engines, epochs)[0]
 
     def losses(self, order: Tensor) -> list[float]:
         """The loss of each step."""
@@ -125,7 +125,7 @@ def rung(name: str, config: RunConfig, images: Images, device: torch.device) -> 
         "L4": {"recorded": True, "two_streams": False, "left_out": [ATTENTION]},
         "L5": {"recorded": True, "two_streams": False},
         "L6": {"recorded": True},
-        "L7": {"recorded": True, "left_out": ["stage.repeating"]},
+        "L7": {"recorded": True, "left_out": ["recording.repeating"]},
         **{f"S{runs}": {"recorded": device.type == "cuda", "runs": runs} for runs in (2, 4, 8)},
     }
     return Lean(config, images, device, **ways[name])

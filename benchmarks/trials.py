@@ -17,10 +17,10 @@ from idat_tune import data
 from idat_tune.config import RunConfig
 from idat_tune.cost import shapes
 from idat_tune.data import Images, joined
+from idat_tune.engine.cut import Cut
 from idat_tune.engine.devices import choose_attention
 from idat_tune.engine.optimizer import scheduler_for
 from idat_tune.engine.resident import Resident
-from idat_tune.engine.split import Split
 from idat_tune.run import advance, evaluate, run, run_on
 
 TEST = 20_000  # images of a test split, about the mean of VTAB-1K
@@ -55,7 +55,7 @@ def saved(config: RunConfig) -> float:
         with FakeTensorMode():
             _fill(model)
             choose_attention(model, True, torch.device("cuda"))
-            split = Split(model)
+            split = Cut(model)
             pixels = torch.zeros(config.batch_size, 3, 224, 224, dtype=torch.uint8)
             kept = {p.untyped_storage()._cdata: p.untyped_storage() for p in model.parameters()}
 
@@ -120,7 +120,7 @@ def leanly(config: RunConfig, train: Images, val: Images) -> None:
 
 def as_one(count: int, config: RunConfig, train: Images, val: Images) -> None:
     """Trials of other seeds and learning rates, stacked."""
-    worker = Resident(joined(train, val), torch.device("cpu"), staged=True)
+    worker = Resident(joined(train, val), torch.device("cpu"), recorded=True)
     rows = torch.arange(len(train) + len(val)).tensor_split([len(train)])
     configs = [config.updated({"seed": number, "optim.lr": 1e-3 * (number + 1)}) for number in range(count)]
     trials = [run_on(worker, of_one, *rows) for of_one in configs]

@@ -20,7 +20,7 @@ from idat_tune.metrics import EpochMetrics
 from idat_tune.screen import brief, duration, percent
 from idat_tune.search import LOG, Callback
 from idat_tune.search.budget import WHY, Budget
-from idat_tune.search.forecast import Standing, forecast, measured
+from idat_tune.search.estimates import Standing, estimated, measured
 from idat_tune.search.plan import Job, Plan
 
 FRESH = 2.0  # seconds for which a forecast of the time left is good, less what has passed
@@ -228,7 +228,7 @@ class Progress(Callback):
             return None
         running = [(job, epoch.epoch + 1 if epoch else 0) for job, epoch in self.running.values()]
         standing = Standing(self.records, running, self.explored, self.winner, self.budget.seconds)
-        return forecast(self.plan, self.workers, pace, self.budget.gpus, standing).seconds
+        return estimated(self.plan, self.workers, pace, self.budget.gpus, standing).seconds
 
 
 def _through(running: tuple[Job, EpochMetrics | None]) -> str:

@@ -15,9 +15,9 @@ from idat_tune.engine.devices import autocast, choose_device
 from idat_tune.engine.eager import EVAL_BATCH, Eager, tally
 from idat_tune.engine.memory import watched
 from idat_tune.engine.optimizer import learning_rates
+from idat_tune.engine.recorded import Recorded
+from idat_tune.engine.recording import Epoch
 from idat_tune.engine.resident import Resident
-from idat_tune.engine.stage import Epoch
-from idat_tune.engine.staged import Staged
 from idat_tune.errors import BadInput, Diverged
 from idat_tune.metrics import EpochMetrics
 from idat_tune.model import AdaptedModel, input_spec
@@ -190,7 +190,7 @@ def _train(trainings: Sequence[Training]) -> None:
     if len(trainings) == 1:
         totals = trainings[0].engine.train(*epochs[0])[None].tolist()
     else:
-        totals = Staged.train_together(_staged(trainings), epochs).tolist()
+        totals = Recorded.train_together(_recorded(trainings), epochs).tolist()
     seconds = time.perf_counter() - start
     for training, of_one in zip(trainings, totals, strict=True):
         training.trained = of_one, seconds
@@ -203,15 +203,15 @@ def _validate(trainings: Sequence[Training]) -> list[list[tuple[float, float]]]:
         return [[] for _ in rows]
     if len(trainings) == 1:
         return [trainings[0].engine.validate(rows[0]).tolist()]
-    return Staged.validate_together(_staged(trainings), rows).tolist()
+    return Recorded.validate_together(_recorded(trainings), rows).tolist()
 
 
-def _staged(trainings: Sequence[Training]) -> list[Staged]:
-    return [training.engine for training in trainings if isinstance(training.engine, Staged)]
+def _recorded(trainings: Sequence[Training]) -> list[Recorded]:
+    return [training.engine for training in trainings if isinstance(training.engine, Recorded)]
 
 
-def _engine(config: RunConfig, resident: Resident, classes: int) -> Eager | Staged:
-    return (Staged if resident.stages(config) else Eager)(config, resident, classes)
+def _engine(config: RunConfig, resident: Resident, classes: int) -> Eager | Recorded:
+    return (Recorded if resident.records(config) else Eager)(config, resident, classes)
 
 
 def evaluate(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], config: RunConfig) -> tuple[float, float]:

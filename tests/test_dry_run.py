@@ -11,7 +11,7 @@ from idat_tune import data
 from idat_tune.engine.resident import Resident
 from idat_tune.metrics import Speed
 from idat_tune.search import rehearsal
-from idat_tune.search.forecast import cost_key
+from idat_tune.search.estimates import cost_key
 from idat_tune.worker.probe import AFFORDED, Probed, probe
 
 

@@ -13,10 +13,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from idat_tune.data import Images
 from idat_tune.distill import distillation
 from idat_tune.engine import devices, room
+from idat_tune.engine.cut import Cut
 from idat_tune.engine.devices import bf16, choose_attention, choose_device
 from idat_tune.engine.optimizer import decay_groups, scheduler_for
 from idat_tune.engine.resident import Resident
-from idat_tune.engine.split import Split
 from idat_tune.errors import OutOfMemory
 from idat_tune.kinds import KINDS
 from idat_tune.model import build, build_pair
@@ -49,7 +49,7 @@ def loss_and_gradients(model, logits_BC):
 def test_a_split_model_has_the_loss_and_the_gradients_of_the_plain_one(kind, drop_path):
     model = moved("glyph_base", adapter__kind=kind, model__drop_path=drop_path)
     pixels = torch.as_tensor(noise(6).pixels)
-    split = Split(model)
+    split = Cut(model)
     parts = split.prefix(pixels)
     torch.manual_seed(0)
     loss, gradients = loss_and_gradients(model, model(pixels))
@@ -60,7 +60,7 @@ def test_a_split_model_has_the_loss_and_the_gradients_of_the_plain_one(kind, dro
 
 
 def test_what_is_cached_is_all_that_precedes_what_trains():
-    keys = {kind: Split(moved("glyph_base", adapter__kind=kind)).key for kind in KINDS}
+    keys = {kind: Cut(moved("glyph_base", adapter__kind=kind)).key for kind in KINDS}
     assert keys == {
         "sequential": (0, "Sequential.frozen"),
         "parallel": (0, "Parallel.frozen"),
@@ -75,19 +75,19 @@ def test_what_is_cached_is_all_that_precedes_what_trains():
         "bitfit": (-1, ""),
         "ssf": (-1, ""),
     }
-    assert Split(moved("glyph_base", adapter__kind="linear", model__drop_path=0.1)).key == (1, "")
+    assert Cut(moved("glyph_base", adapter__kind="linear", model__drop_path=0.1)).key == (1, "")
 
 
 def test_models_of_one_key_share_a_prefix():
     pixels = torch.as_tensor(noise(6).pixels)
-    one, other = (Split(moved("glyph_base", adapter__kind=kind)) for kind in ("parallel", "adaptformer"))
+    one, other = (Cut(moved("glyph_base", adapter__kind=kind)) for kind in ("parallel", "adaptformer"))
     assert all(torch.equal(a, b) for a, b in zip(one.prefix(pixels), other.prefix(pixels), strict=True))
 
 
 @pytest.mark.parametrize("whole", [False, True])
 def test_where_a_model_cannot_be_split_the_prefix_is_the_pixels(whole):
     model = moved("glyph_base" if whole else SWIN)
-    split = Split(model, whole)
+    split = Cut(model, whole)
     pixels = torch.as_tensor(noise(2).pixels) if whole else torch.zeros(1, 3, 224, 224)
     assert not split.cuts
     assert split.prefix(pixels)[0] is pixels
@@ -97,7 +97,7 @@ def test_where_a_model_cannot_be_split_the_prefix_is_the_pixels(whole):
 def test_a_backbone_of_timm_is_split_to_1e_5():
     model = moved(VIT)
     pixels = torch.as_tensor(noise(3, size=224, channels=3).pixels)
-    split = Split(model)
+    split = Cut(model)
     torch.testing.assert_close(split.suffix(split.prefix(pixels)), model(pixels), rtol=1e-5, atol=1e-5)
 
 
@@ -200,9 +200,9 @@ def bytes_of(training):
     return sum(part.nbytes for parts in training.engine.parts for part in parts)
 
 
-@pytest.mark.parametrize("staged", [False, True])
-def test_prefixes_that_are_alive_never_take_more_than_their_room(staged, monkeypatch):
-    resident = Resident(noise(96), torch.device("cpu"), staged)
+@pytest.mark.parametrize("recorded", [False, True])
+def test_prefixes_that_are_alive_never_take_more_than_their_room(recorded, monkeypatch):
+    resident = Resident(noise(96), torch.device("cpu"), recorded)
     most = 2 * bytes_of(run_on(Resident(noise(96), torch.device("cpu"), False), glyphs(), *halves()))
     room_for(monkeypatch, most)
     held = []
@@ -279,9 +279,9 @@ class Limit(TorchDispatchMode):
         return result
 
 
-@pytest.mark.parametrize("staged", [False, True])
-def test_a_run_out_of_memory_says_which_and_the_worker_lives_on(staged):
-    resident = Resident(noise(96), torch.device("cpu"), staged)
+@pytest.mark.parametrize("recorded", [False, True])
+def test_a_run_out_of_memory_says_which_and_the_worker_lives_on(recorded):
+    resident = Resident(noise(96), torch.device("cpu"), recorded)
     config = glyphs(batch_size=64, optim__warmup_epochs=0)
     before = state_bytes(run_on(resident, config, *halves()))
     training = run_on(resident, config, *halves())

@@ -11,7 +11,7 @@ from conftest import glyphs, noise
 
 from idat_tune.config import RunConfig
 from idat_tune.engine import devices
-from idat_tune.engine.recording import Recorder
+from idat_tune.engine.graphs import Recorder
 from idat_tune.engine.resident import Resident
 from idat_tune.kinds import KINDS
 from idat_tune.run import run_on
@@ -26,10 +26,10 @@ TOLERANCE = {"fp32": 1e-4, "bf16": 1e-2}
 
 
 @cache
-def worker(staged, recorded=True):
+def worker(recorded, replayed=True):
     """One for each way, as a worker lives on from trial to trial."""
-    of = Resident(noise(IMAGES, size=224, channels=3), CUDA, staged)
-    if not recorded:
+    of = Resident(noise(IMAGES, size=224, channels=3), CUDA, recorded)
+    if not replayed:
         of.recorder.recorded = lambda function, undone: function
     return of
 
@@ -56,7 +56,7 @@ def test_recorded_steps_are_those_that_were_recorded_and_have_the_losses_of_plai
     asked = config(family, kind, precision=precision)
     recorded = losses(worker(True), asked)
     assert worker(True).recorder.failures == 0
-    assert recorded == losses(worker(True, recorded=False), asked)
+    assert recorded == losses(worker(True, replayed=False), asked)
     assert recorded == pytest.approx(losses(worker(False), asked), rel=TOLERANCE[precision])
     assert len(set(recorded)) > STEPS / 2
 
@@ -64,7 +64,7 @@ def test_recorded_steps_are_those_that_were_recorded_and_have_the_losses_of_plai
 @pytest.mark.parametrize("loss", ["mse", "mae", "cos"])
 def test_every_loss_on_logits_is_recorded(loss):
     asked = config("vit", distill__loss=loss, precision="fp32")
-    recorded, plain = (losses(worker(staged), asked) for staged in (True, False))
+    recorded, plain = (losses(worker(recorded), asked) for recorded in (True, False))
     assert recorded == pytest.approx(plain, rel=1e-4)
 
 

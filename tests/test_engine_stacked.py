@@ -5,9 +5,9 @@ import torch
 from conftest import glyphs, noise
 from waits import Waits
 
+from idat_tune.engine.recorded import Recorded
+from idat_tune.engine.recording import Epoch
 from idat_tune.engine.resident import Resident
-from idat_tune.engine.stage import Epoch
-from idat_tune.engine.staged import Staged
 from idat_tune.kinds import KINDS
 from idat_tune.model import build_pair
 
@@ -33,7 +33,7 @@ def epochs_of(configs, seed):
 
 def one_by_one(worker, configs):
     """Losses and tallies of two epochs, and the trained students, of each config by itself."""
-    trials = [Staged(config, worker, 10) for config in configs]
+    trials = [Recorded(config, worker, 10) for config in configs]
     found = []
     for seed in range(2):
         epochs = epochs_of(configs, seed)
@@ -45,11 +45,11 @@ def one_by_one(worker, configs):
 
 def as_one(worker, configs):
     """The same, stacked."""
-    trials = [Staged(config, worker, 10) for config in configs]
+    trials = [Recorded(config, worker, 10) for config in configs]
     found = []
     for seed in range(2):
-        losses = Staged.train_together(trials, epochs_of(configs, seed))
-        found.append((losses, Staged.validate_together(trials, [torch.arange(64, 96)] * len(trials))))
+        losses = Recorded.train_together(trials, epochs_of(configs, seed))
+        found.append((losses, Recorded.validate_together(trials, [torch.arange(64, 96)] * len(trials))))
     return found, [trial.student for trial in trials]
 
 
@@ -67,39 +67,39 @@ def assert_equal(ours, theirs, miscounted=0, **tolerance):
 @pytest.mark.parametrize("kind", STACKABLE)
 @pytest.mark.parametrize("teacher", ["none", "glyph_small"])
 def test_stacked_runs_have_the_losses_of_single_ones(kind, teacher):
-    worker = Resident(noise(96), CPU, staged=True)
+    worker = Resident(noise(96), CPU, recorded=True)
     configs = three(adapter__kind=kind, teacher=teacher)
     assert_equal(as_one(worker, configs), one_by_one(worker, configs), rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("loss", ["kl", "mse", "mae", "cos"])
 def test_every_loss_on_logits_stacks(loss):
-    worker = Resident(noise(96), CPU, staged=True)
+    worker = Resident(noise(96), CPU, recorded=True)
     configs = three(distill__loss=loss)
     assert_equal(as_one(worker, configs), one_by_one(worker, configs), rtol=1e-5, atol=1e-5)
 
 
 def test_runs_without_distillation_stack_too():
-    worker = Resident(noise(96), CPU, staged=True)
+    worker = Resident(noise(96), CPU, recorded=True)
     configs = [config.updated({"distill.weight": 0.0}) for config in three()]
     assert_equal(as_one(worker, configs), one_by_one(worker, configs), rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.slow
 def test_runs_on_a_swin_stack():
-    worker = Resident(noise(96, size=224, channels=3), CPU, staged=True)
+    worker = Resident(noise(96, size=224, channels=3), CPU, recorded=True)
     configs = [
         config.updated({"student": "random:swin_tiny_patch4_window7_224", "teacher": "none"})
         for config in three(adapter__kind="lora", batch_size=2)[:2]
     ]
-    trials, alone = ([Staged(config, worker, 10) for config in configs] for _ in range(2))
+    trials, alone = ([Recorded(config, worker, 10) for config in configs] for _ in range(2))
     epochs = [Epoch(torch.arange(4).view(2, 2) + 4 * run, 1e-3, 0.0) for run in range(2)]
     theirs = torch.stack([t.train(e.order, e.lr, e.weight) for t, e in zip(alone, epochs, strict=True)])
-    torch.testing.assert_close(Staged.train_together(trials, epochs), theirs, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(Recorded.train_together(trials, epochs), theirs, rtol=1e-4, atol=1e-4)
 
 
 def test_bf16_masters_of_stacked_runs_learn_as_those_of_single_ones():
-    worker = Resident(noise(96), CPU, staged=True)
+    worker = Resident(noise(96), CPU, recorded=True)
     configs = three(precision="bf16")
     ours, theirs = as_one(worker, configs)[0], one_by_one(worker, configs)[0]
     for (our, _), (their, _) in zip(ours, theirs, strict=True):
@@ -107,28 +107,28 @@ def test_bf16_masters_of_stacked_runs_learn_as_those_of_single_ones():
 
 
 def test_runs_may_join_and_leave_between_epochs():
-    worker = Resident(noise(96), CPU, staged=True)
+    worker = Resident(noise(96), CPU, recorded=True)
     configs = three()
     alone, _ = one_by_one(worker, configs)
-    trials = [Staged(config, worker, 10) for config in configs]
+    trials = [Recorded(config, worker, 10) for config in configs]
     first, second = (epochs_of(configs, seed) for seed in range(2))
-    losses = Staged.train_together(trials[:2], first[:2])
+    losses = Recorded.train_together(trials[:2], first[:2])
     torch.testing.assert_close(losses, alone[0][0][:2], rtol=1e-5, atol=1e-5)
-    losses = Staged.train_together([trials[2]], [first[2]])
+    losses = Recorded.train_together([trials[2]], [first[2]])
     torch.testing.assert_close(losses, alone[0][0][2:], rtol=1e-5, atol=1e-5)
     # In other company, and in another order.
-    losses = Staged.train_together(trials[1:][::-1], second[1:][::-1])
+    losses = Recorded.train_together(trials[1:][::-1], second[1:][::-1])
     torch.testing.assert_close(losses.flip(0), alone[1][0][1:], rtol=1e-5, atol=1e-5)
 
 
 def test_a_run_that_diverges_leaves_the_others_as_they_are():
-    worker = Resident(noise(96), CPU, staged=True)
+    worker = Resident(noise(96), CPU, recorded=True)
     configs = three()
-    trials, alone = ([Staged(config, worker, 10) for config in configs] for _ in range(2))
+    trials, alone = ([Recorded(config, worker, 10) for config in configs] for _ in range(2))
     epochs = epochs_of(configs, 0)
     wild = [epochs[0], Epoch(epochs[1].order, 1e30, 1.0), epochs[2]]
     for _ in range(2):
-        losses = Staged.train_together(trials, wild)
+        losses = Recorded.train_together(trials, wild)
         theirs = torch.stack(
             [alone[run].train(epochs[run].order, epochs[run].lr, epochs[run].weight) for run in (0, 2)]
         )
@@ -148,26 +148,26 @@ def places(own):
 
 
 def test_what_a_recorded_step_of_several_runs_reads_and_writes_never_moves():
-    worker = Resident(noise(96), CPU, staged=True)
-    trials = [Staged(config, worker, 10) for config in three()]
-    Staged.train_together(trials, epochs_of(three(), 0))
-    own = trials[0]._stage_of(3)
+    worker = Resident(noise(96), CPU, recorded=True)
+    trials = [Recorded(config, worker, 10) for config in three()]
+    Recorded.train_together(trials, epochs_of(three(), 0))
+    own = trials[0]._recording_of(3)
     before = places(own)
     assert len(set(before)) > 20
-    Staged.train_together(trials[::-1], epochs_of(three(), 1))
-    Staged.validate_together(trials, [torch.arange(64, 96)] * 3)
-    assert trials[0]._stage_of(3) is own
+    Recorded.train_together(trials[::-1], epochs_of(three(), 1))
+    Recorded.validate_together(trials, [torch.arange(64, 96)] * 3)
+    assert trials[0]._recording_of(3) is own
     assert places(own) == before
 
 
 def test_no_step_of_several_runs_waits_for_the_device():
-    worker = Resident(noise(96), CPU, staged=True)
-    trials = [Staged(config, worker, 10) for config in three()]
+    worker = Resident(noise(96), CPU, recorded=True)
+    trials = [Recorded(config, worker, 10) for config in three()]
     epochs = epochs_of(three(), 0)
-    Staged.train_together(trials, epochs)  # which makes the stage
+    Recorded.train_together(trials, epochs)  # which makes the recording
     with Waits() as waits:
-        Staged.train_together(trials, epochs)
-        Staged.validate_together(trials, [torch.arange(64, 96)] * 3)
+        Recorded.train_together(trials, epochs)
+        Recorded.validate_together(trials, [torch.arange(64, 96)] * 3)
     assert waits.found == []
 
 
@@ -182,21 +182,21 @@ def test_recorded_steps_of_several_runs_have_the_losses_of_single_ones(precision
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_stacks_is_what_trains_linear_layers_alone(kind):
-    worker = Resident(noise(96), CPU, staged=True)
+    worker = Resident(noise(96), CPU, recorded=True)
     config = glyphs(adapter__kind=kind)
     for model in build_pair(config, 10):
         layers = [layer for layer in model.modules() if type(layer) is torch.nn.Linear]
         in_layers = {id(value) for layer in layers for value in layer.parameters()}
         trained = [value for value in model.parameters() if value.requires_grad]
         assert all(id(value) in in_layers for value in trained) is (kind in STACKABLE)
-    assert (Staged(config, worker, 10).stacks_with is not None) is (kind in STACKABLE)
+    assert (Recorded(config, worker, 10).stacks_with is not None) is (kind in STACKABLE)
 
 
 def test_only_runs_of_one_shape_stack():
-    worker = Resident(noise(96), CPU, staged=True)
+    worker = Resident(noise(96), CPU, recorded=True)
     config = glyphs(adapter__kind="parallel", adapter__hidden_dim=8)
     alike = {"adapter.hidden_dim": 3, "adapter.scale": 5.0, "optim.lr": 1e-4, "seed": 7, "epochs": 9}
     others = [{"adapter.hidden_dim": 9}, {"adapter.kind": "sequential"}, {"teacher": "none"}, {"batch_size": 16}]
-    with_it, *apart = (Staged(config.updated(changes), worker, 10).stacks_with for changes in (alike, *others))
-    assert Staged(config, worker, 10).stacks_with == with_it
+    with_it, *apart = (Recorded(config.updated(changes), worker, 10).stacks_with for changes in (alike, *others))
+    assert Recorded(config, worker, 10).stacks_with == with_it
     assert with_it not in apart

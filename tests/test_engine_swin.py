@@ -33,16 +33,16 @@ def config(kind="sequential", precision="bf16", **changes):
     return RunConfig.for_task("digits", {"student": SWIN, "teacher": SWIN, "device": "cpu", **flat, **changes})
 
 
-def trained(asked, staged):
-    training = run_on(Resident(IMAGES, CPU, staged), asked, torch.arange(4), torch.arange(4, 6))
+def trained(asked, recorded):
+    training = run_on(Resident(IMAGES, CPU, recorded), asked, torch.arange(4), torch.arange(4, 6))
     return training, [(epoch.train_loss, epoch.val_loss) for epoch in training]
 
 
-@pytest.mark.parametrize("staged", [True, False])
+@pytest.mark.parametrize("recorded", [True, False])
 @pytest.mark.parametrize("kind", KINDS_OF_SWIN)
-def test_a_swin_in_bf16_learns_as_in_fp32(kind, staged):
-    _, exact = trained(config(kind, "fp32"), staged)
-    training, losses = trained(config(kind), staged)
+def test_a_swin_in_bf16_learns_as_in_fp32(kind, recorded):
+    _, exact = trained(config(kind, "fp32"), recorded)
+    training, losses = trained(config(kind), recorded)
     assert [loss for both in losses for loss in both] == pytest.approx(
         [loss for both in exact for loss in both], rel=3e-2
     )
@@ -57,16 +57,16 @@ def test_a_swin_in_bf16_learns_as_in_fp32(kind, staged):
 
 def test_features_of_swins_are_compared_in_bf16_too():
     changes = {"distill.loss": "feature"}
-    _, exact = trained(config(precision="fp32", **changes), staged=None)
-    _, losses = trained(config(**changes), staged=None)
+    _, exact = trained(config(precision="fp32", **changes), recorded=None)
+    _, losses = trained(config(**changes), recorded=None)
     assert losses[0][0] == pytest.approx(exact[0][0], rel=3e-2)
 
 
 @pytest.mark.parametrize("fused", [True, False])
-@pytest.mark.parametrize("staged", [True, False])
-def test_attention_meets_no_mask_of_another_type_however_it_is_computed(fused, staged, monkeypatch):
+@pytest.mark.parametrize("recorded", [True, False])
+def test_attention_meets_no_mask_of_another_type_however_it_is_computed(fused, recorded, monkeypatch):
     monkeypatch.setattr("idat_tune.engine.devices.fused", lambda low, device: fused)
-    _, losses = trained(config(), staged)
+    _, losses = trained(config(), recorded)
     assert all(loss > 0 for both in losses for loss in both)
 
 

@@ -10,8 +10,8 @@ import pytest
 import torch
 from conftest import glyphs, noise
 
-from idat_tune.engine.stage import Stage
-from idat_tune.engine.staged import Staged
+from idat_tune.engine.recorded import Recorded
+from idat_tune.engine.recording import Recording
 from idat_tune.errors import OutOfMemory
 from idat_tune.journal import COMPLETE, CONFIRM, EXPLORE, FAILED, FINAL
 from idat_tune.metrics import EpochMetrics
@@ -132,20 +132,20 @@ def test_trials_that_find_no_room_as_one_go_on_in_smaller_companies(host, compan
     jobs = [job(f"seed {seed}", seed=seed, model__drop_path=0.3) for seed in range(4)]
     wanted = {one["id"]: at_once(prepared(), [one])[one["id"]] for one in jobs}
     companies.clear()
-    step, stages = getattr(Stage, during), []
+    step, recordings = getattr(Recording, during), []
 
-    def roomy(stage):
-        if stage.runs > 2:
-            stages.append(weakref.ref(stage))
-            if len(stages) == call:
+    def roomy(recording):
+        if recording.runs > 2:
+            recordings.append(weakref.ref(recording))
+            if len(recordings) == call:
                 raise torch.OutOfMemoryError("no room")
-        step(stage)
+        step(recording)
 
-    monkeypatch.setattr(Stage, during, roomy)
+    monkeypatch.setattr(Recording, during, roomy)
     found = at_once(host, jobs)
     assert companies == [4, 2, 2, 2, 2, 2, 2]
     gc.collect()
-    assert stages[0]() is None
+    assert recordings[0]() is None
     for id, results in found.items():
         for ours, theirs in zip(results, wanted[id], strict=True):
             assert numbers(ours, LEARNT) == pytest.approx(numbers(theirs, LEARNT), rel=1e-4)
@@ -213,14 +213,14 @@ def test_a_result_that_cannot_be_made_is_a_fault_of_its_trial_alone(host, monkey
 
 
 def test_an_error_in_company_is_that_of_who_has_it_alone(host, companies, monkeypatch):
-    train = Staged.train_together
+    train = Recorded.train_together
 
     def breaking(trials, epochs):
         if any(trial.standing.config.seed == 2 for trial in trials):
             raise RuntimeError("broken")
         return train(trials, epochs)
 
-    monkeypatch.setattr(Staged, "train_together", staticmethod(breaking))
+    monkeypatch.setattr(Recorded, "train_together", staticmethod(breaking))
     found = at_once(host, [job(f"seed {seed}", seed=seed) for seed in range(4)])
     assert [results[-1]["status"] for results in found.values()] == [COMPLETE, COMPLETE, FAULT, COMPLETE]
     assert found["seed 2"][0]["reason"] == "RuntimeError: broken"

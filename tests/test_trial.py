@@ -12,7 +12,7 @@ from safetensors.torch import save
 from idat_tune import data, model, weights
 from idat_tune.engine import frozen
 from idat_tune.engine.eager import Eager
-from idat_tune.engine.stage import Stage
+from idat_tune.engine.recording import Recording
 from idat_tune.errors import BadInput
 from idat_tune.journal import COMPLETE, EXPLORE, FAILED, TEST
 from idat_tune.worker import trial
@@ -106,14 +106,14 @@ def results(found):
     return [(result["status"], result.get("train_loss"), result.get("val_loss")) for result in shown]
 
 
-@pytest.mark.parametrize(("owner", "staged"), [(Eager, False), (Stage, True)])
+@pytest.mark.parametrize(("owner", "recorded"), [(Eager, False), (Recording, True)])
 @pytest.mark.parametrize(("method", "call"), [("_step", 1), ("_step", 5), ("validate", 2)])
-def test_a_trial_that_finds_no_room_tries_once_more_with_the_same_result(monkeypatch, owner, staged, method, call):
+def test_a_trial_that_finds_no_room_tries_once_more_with_the_same_result(monkeypatch, owner, recorded, method, call):
     wanted = job(optim__warmup_epochs=0, model__drop_path=0.2, epochs=3)
 
     def begun_there():
         found = begun(wanted)
-        found.worker.staged = staged
+        found.worker.recorded = recorded
         return found
 
     plain = results(begun_there())
@@ -159,7 +159,7 @@ def test_an_error_that_is_no_known_one_is_a_fault_after_which_the_worker_is_repl
         raise failure
 
     monkeypatch.setattr(Eager, "_step", illegal)
-    monkeypatch.setattr(Stage, "_step", illegal)
+    monkeypatch.setattr(Recording, "_step", illegal)
     found = Rounds(SPLITS, stacks).next({"one": job(), "other": job(seed=1)})
     for result in found.values():
         assert (result["status"], result["unfit"], result["done"]) == (trial.FAULT, False, True)

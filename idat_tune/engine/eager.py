@@ -11,10 +11,10 @@ from torch import Tensor
 
 from idat_tune.config import RunConfig
 from idat_tune.distill import Bridge, distillation
+from idat_tune.engine.cut import Parts
 from idat_tune.engine.devices import autocast, bf16, choose_attention, default_generator, repeating
 from idat_tune.engine.optimizer import FlatAdamW
 from idat_tune.engine.resident import Resident
-from idat_tune.engine.split import Parts
 from idat_tune.model import AdaptedModel
 
 EVAL_BATCH = 200

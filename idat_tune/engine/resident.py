@@ -12,14 +12,14 @@ import torch
 
 from idat_tune.config import RunConfig
 from idat_tune.data import Images
+from idat_tune.engine.cut import Cut, Parts
 from idat_tune.engine.devices import autocast, bf16
 from idat_tune.engine.frozen import Frozen
-from idat_tune.engine.recording import Recorder
+from idat_tune.engine.graphs import Recorder
 from idat_tune.engine.room import counted, held, room
-from idat_tune.engine.split import Parts, Split
 from idat_tune.model import AdaptedModel, build, build_pair
 
-STAGES = 96  # that stay recorded; three kinds, four buckets of hidden dimensions and four teachers are 48 shapes
+RECORDINGS = 96  # that stay recorded; three kinds, four buckets of hidden dimensions and four teachers are 48 shapes
 
 
 class Resident:
@@ -33,7 +33,7 @@ class Resident:
         self,
         images: Images,
         device: torch.device,
-        staged: bool | None = None,
+        recorded: bool | None = None,
         two_streams: bool = True,
         share: float = 1.0,
     ):
@@ -42,29 +42,29 @@ class Resident:
         Args:
             images: all that trials may see.
             device: where they compute.
-            staged: whether trials run on stages; unless given, where that pays: on CUDA, where their steps are
+            recorded: whether trials run on recordings; unless given, where that pays: on CUDA, where their steps are
                 recorded, and in bf16 on a CPU, as they hold what is frozen in it.
-            two_streams: whether stages compute the teacher beside the student on CUDA: 1.13 times as fast on an H100.
+            two_streams: whether these compute the teacher beside the student on CUDA: 1.13 times as fast on an H100.
             share: the part of a GPU that is this process's.
         """
         # The arrays may be read-only views of memory that other processes share.
         self.pixels = torch.tensor(images.pixels, device=device)
         self.labels = torch.tensor(images.labels, device=device)
         self.device = device
-        self._staged = staged
+        self._recorded = recorded
         self._share = share
         self.side = torch.cuda.Stream(device) if two_streams and device.type == "cuda" else None
         self.recorder = Recorder(device)
         self._frozen = Frozen(device)
         self._prefixes: OrderedDict[Hashable, Parts] = OrderedDict()
-        self._stages: OrderedDict[Hashable, Any] = OrderedDict()
+        self._recordings: OrderedDict[Hashable, Any] = OrderedDict()
 
-    def stages(self, config: RunConfig) -> bool:
-        """Whether that run takes a stage; never where features are compared, as a stage knows logits alone."""
+    def records(self, config: RunConfig) -> bool:
+        """Whether that run takes a recording; never where features are compared, as a recording knows logits alone."""
         if config.distill.loss == "feature" and not config.alone:
             return False
-        if self._staged is not None:
-            return self._staged
+        if self._recorded is not None:
+            return self._recorded
         return self.device.type == "cuda" or (self.device.type == "cpu" and bf16(config, self.device))
 
     def build_pair(
@@ -91,33 +91,33 @@ class Resident:
         self._frozen.place(student, torch.float32)
         return student
 
-    def stage(self, key: Hashable, make: Callable[[], Any]) -> Any:
-        """The stage of that key, made if it is the first time; the least recently used of too many is let go."""
-        if key not in self._stages:
-            self._stages[key] = make()
-        self._stages.move_to_end(key)
-        while len(self._stages) > STAGES:
-            self._stages.popitem(last=False)
-        return self._stages[key]
+    def recording(self, key: Hashable, make: Callable[[], Any]) -> Any:
+        """The recording of that key, made if it is the first time; the least recently used of too many is let go."""
+        if key not in self._recordings:
+            self._recordings[key] = make()
+        self._recordings.move_to_end(key)
+        while len(self._recordings) > RECORDINGS:
+            self._recordings.popitem(last=False)
+        return self._recordings[key]
 
     def release(self) -> None:
         """Let go of all that can be made again; the images and the backbones stay."""
-        self._stages.clear()
+        self._recordings.clear()
         self._prefixes.clear()
         self._collect()
 
     def _collect(self) -> None:
-        gc.collect()  # a stage and its steps know each other
+        gc.collect()  # a recording and its steps know each other
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
 
-    def cut(self, name: str, model: AdaptedModel, config: RunConfig, whole: bool = False) -> tuple[Split, Parts]:
+    def cut(self, name: str, model: AdaptedModel, config: RunConfig, whole: bool = False) -> tuple[Cut, Parts]:
         """A model cut where its prefix ends, and the prefix of all images through a backbone of that name.
 
         A prefix is computed once for all cuts in the same place. Where there is no room for it, the cut is that of a
         model without one, whose prefix are the images.
         """
-        split = Split(model, whole)
+        split = Cut(model, whole)
         if split.cuts:
             with _precision(split, config):
                 key = (name, split.key, model.dtype, torch.is_autocast_enabled(self.device.type))
@@ -126,11 +126,11 @@ class Resident:
                         self._prefixes[key] = counted(split.prefix(self.pixels))
                     self._prefixes.move_to_end(key)
                     return split, self._prefixes[key]
-            split = Split(model, whole, cache=False)
+            split = Cut(model, whole, cache=False)
         return split, split.prefix(self.pixels)
 
-    def _find_room(self, split: Split) -> bool:
-        """Whether a prefix may be computed; to make room the least recently used ones go, each with its stages."""
+    def _find_room(self, split: Cut) -> bool:
+        """Whether a prefix may be computed; to make room the least recently used ones go, each with its recordings."""
         size = sum(part.nbytes for part in split.prefix(self.pixels[:1])) * len(self.labels)
         most = room(self.pixels.device, self._share)
         if size > most // 2:  # as the other model of a pair has one too
@@ -141,8 +141,10 @@ class Resident:
 
     def _let_go(self) -> None:
         _, parts = self._prefixes.popitem(last=False)
-        self._stages = OrderedDict(
-            (key, stage) for key, stage in self._stages.items() if all(of_one is not parts for of_one in stage.parts)
+        self._recordings = OrderedDict(
+            (key, recording)
+            for key, recording in self._recordings.items()
+            if all(of_one is not parts for of_one in recording.parts)
         )
         del parts
         self._collect()
@@ -152,7 +154,7 @@ class Resident:
         return held(self.pixels.device)
 
 
-def _precision(split: Split, config: RunConfig) -> AbstractContextManager:
+def _precision(split: Cut, config: RunConfig) -> AbstractContextManager:
     """A model whose frozen part is of lower precision computes in it as it is; another is cast as it goes."""
     model = split.model
     return nullcontext() if model.dtype is not torch.float32 else autocast(config, model.device)

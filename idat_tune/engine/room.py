@@ -7,7 +7,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 CPU_ROOM = 2 * 2**30  # bytes of a CPU's memory, per process
 GPU_SHARE = 8  # and of a GPU's memory one part in so many, which all processes that share the GPU divide
 
-_ALIVE = WeakTensorKeyDictionary()  # whoever holds them: a worker's cache, a stage, a run
+_ALIVE = WeakTensorKeyDictionary()  # whoever holds them: a worker's cache, a recording, a run
 
 
 def counted(parts: tuple[Tensor, ...]) -> tuple[Tensor, ...]:

@@ -79,7 +79,7 @@ def estimate_searches(
 ) -> Iterator[dict[str, Any]]:
     """What `estimate` returns, for each of several searches one after the other; the first one pays the start."""
     shared = _reachable(plans[0].config)
-    from idat_tune.search.rehearsal import estimates  # as below
+    from idat_tune.search.measuring import estimates  # as below
 
     yield from estimates(plans, shared, price_per_hour, tell)
 

@@ -25,7 +25,7 @@ class Rounds:
 
     def __init__(self, images: Mapping[str, Images], stacks: bool):
         """As `Worker`; `stacks`: whether there are several at once."""
-        self.worker = Worker(images, staged=True if stacks else None)
+        self.worker = Worker(images, recorded=True if stacks else None)
         self.stacks = stacks
         self._trials: dict[str, Trial] = {}
         self._room: dict[Hashable, int] = {}  # the most runs that found room, by `stacks_with`

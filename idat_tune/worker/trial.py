@@ -58,11 +58,11 @@ def twice(work: Callable[[], Any]) -> Any:
 class Worker:
     """What a process keeps from trial to trial: images, frozen backbones, and all that comes from the two."""
 
-    def __init__(self, images: Mapping[str, Images], staged: bool | None = None):
-        """Take the splits that trials may see; `staged` is as of `Resident`."""
+    def __init__(self, images: Mapping[str, Images], recorded: bool | None = None):
+        """Take the splits that trials may see; `recorded` is as of `Resident`."""
         settle()
         self.images = images
-        self.staged = staged
+        self.recorded = recorded
         self._resident: Resident | None = None
 
     def resident(self, config: RunConfig) -> Resident:
@@ -70,7 +70,7 @@ class Worker:
         device = choose_device(config.device)
         if self._resident is None or self._resident.device != device:
             images = data.joined(self.images["train"], self.images["val"])
-            self._resident = Resident(images, device, self.staged, share=gpu_share())
+            self._resident = Resident(images, device, self.recorded, share=gpu_share())
         return self._resident
 
     def rows(self, job: Mapping[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:

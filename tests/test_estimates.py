@@ -9,7 +9,7 @@ from test_searcher import a_plan, asking, begin, run_all
 from idat_tune.config import RunConfig
 from idat_tune.journal import COMPLETE, CONFIRM, EXPLORE, FINAL, TEST, TrialRecord
 from idat_tune.metrics import Speed
-from idat_tune.search.forecast import Pace, Standing, cost_key, forecast, measured, sample_of
+from idat_tune.search.estimates import Pace, Standing, cost_key, estimated, measured, sample_of
 from idat_tune.search.stages import winner
 
 SPEED = Speed(train=1 / 800, val=0.0, beside=0.0)  # an epoch takes a second
@@ -20,7 +20,7 @@ def pace(plan, speed=SPEED):
 
 
 def ahead(plan, workers=1, standing=None, gpus=0.0):
-    return forecast(plan, workers, pace(plan), gpus, standing or Standing())
+    return estimated(plan, workers, pace(plan), gpus, standing or Standing())
 
 
 def test_without_stopping_every_trial_is_foreseen_to_run_to_its_end(tmp_path):

@@ -16,7 +16,7 @@ from idat_tune.metrics import Speed
 from idat_tune.search.cluster import Room, Session
 from idat_tune.search.config import SearchConfig
 from idat_tune.search.driver import check_devices, check_models, visible_images
-from idat_tune.search.forecast import Key, Pace, cost_key, forecast, sample_of
+from idat_tune.search.estimates import Key, Pace, cost_key, estimated, sample_of
 from idat_tune.search.plan import Plan
 from idat_tune.worker.probe import Probed, Prober
 
@@ -56,7 +56,7 @@ def estimates(
             for prober in probers:
                 ray.kill(prober)
             pace = Pace(_speeds(probed, costs), sample_of(plan))
-            ahead = forecast(plan, workers, pace, gpus)
+            ahead = estimated(plan, workers, pace, gpus)
             hours = {"hours": (start + ahead.seconds + END_SECONDS) / 3600, "gpu_hours": ahead.busy * gpus / 3600}
             yield {
                 "name": plan.name,

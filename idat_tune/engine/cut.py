@@ -19,7 +19,7 @@ CHUNK = 100  # images at a time, where a prefix is computed
 Parts = tuple[Tensor, ...]  # what a prefix gives: tensors whose first dimension counts images
 
 
-class Split:
+class Cut:
     """`suffix(prefix(pixels))` equals `model(pixels)`: the prefix is all that precedes what trains or is random.
 
     Inputs never change, as nothing is augmented; so a prefix is computed once per image, and shared by all models whose

@@ -69,7 +69,7 @@ class Standing:
 
 
 @dataclass
-class Stage:
+class StageEstimate:
     """What a stage has before it."""
 
     epochs: float = 0.0
@@ -88,11 +88,11 @@ class Stage:
 
 
 @dataclass(frozen=True)
-class Forecast:
+class Estimate:
     """What is ahead."""
 
     seconds: float  # wall time of all trials
-    stages: Mapping[str, Stage]
+    stages: Mapping[str, StageEstimate]
 
     @property
     def busy(self) -> float:
@@ -100,18 +100,18 @@ class Forecast:
         return sum(stage.busy for stage in self.stages.values())
 
 
-def forecast(
+def estimated(
     plan: Plan,
     workers: int,
     pace: Pace,
     gpus: float = 0.0,
     standing: Standing = Standing(),
-) -> Forecast:
+) -> Estimate:
     """What is ahead of a search of so many workers, whose trials take so many GPUs each.
 
     Patience cannot be foreseen: it only makes a search shorter.
     """
-    stages = {stage: Stage() for stage in (EXPLORE, CONFIRM, FINAL, TEST)}
+    stages = {stage: StageEstimate() for stage in (EXPLORE, CONFIRM, FINAL, TEST)}
     complete = _explore(stages[EXPLORE], plan, pace, standing)
     _cut(stages[EXPLORE], workers, plan.config.explore, gpus, standing)
     _confirm(stages[CONFIRM], plan, pace, standing, complete)
@@ -125,17 +125,19 @@ def forecast(
         stages[TEST].add(1, 0, students * plan.task.test * speed.val)
     # What needs no decision fills the gaps between stages; at the end the last run of the final stage is waited for.
     wall = sum(stage.wall(workers) for stage in stages.values())
-    return Forecast(wall + stages[FINAL].longest * (1 - 1 / workers) / 2, stages)
+    return Estimate(wall + stages[FINAL].longest * (1 - 1 / workers) / 2, stages)
 
 
-def _add(stage: Stage, plan: Plan, pace: Pace, key: Key, epochs: float, runs: float = 1, final: bool = False) -> None:
+def _add(
+    stage: StageEstimate, plan: Plan, pace: Pace, key: Key, epochs: float, runs: float = 1, final: bool = False
+) -> None:
     """Add runs of a config; or, where the key is LIKELY, of what is likely to be proposed."""
     train, val = (plan.task.train + plan.task.val, 0) if final else (plan.task.train, plan.task.val)
     speed = pace.of(key) if key else pace.of(*pace.sample)
     stage.add(runs, epochs, speed.run(epochs, train, val))
 
 
-def _explore(stage: Stage, plan: Plan, pace: Pace, standing: Standing) -> float:
+def _explore(stage: StageEstimate, plan: Plan, pace: Pace, standing: Standing) -> float:
     """Add what is left to explore; how many proposed trials will have run to their end."""
     epochs = plan.config_of({}).epochs
     names = {record.id for record in standing.records} | {job.id for job, _ in standing.running}
@@ -189,7 +191,7 @@ def _play(plan: Plan, standing: Standing, new: int, draw: random.Random) -> tupl
     return ran, ended
 
 
-def _cut(stage: Stage, workers: int, asked: ExploreConfig, gpus: float, standing: Standing) -> None:
+def _cut(stage: StageEstimate, workers: int, asked: ExploreConfig, gpus: float, standing: Standing) -> None:
     """Shorten exploring to its hours."""
     limits = [3600 * asked.hours] if asked.hours is not None else []
     if asked.gpu_hours is not None and gpus:
@@ -201,7 +203,7 @@ def _cut(stage: Stage, workers: int, asked: ExploreConfig, gpus: float, standing
         stage.epochs, stage.busy, stage.longest = part * stage.epochs, part * stage.busy, part * stage.longest
 
 
-def _confirm(stage: Stage, plan: Plan, pace: Pace, standing: Standing, complete: float) -> None:
+def _confirm(stage: StageEstimate, plan: Plan, pace: Pace, standing: Standing, complete: float) -> None:
     """Add what the confirm stage has left: the arms whose students differ, the best k, and the winner's twin."""
     if standing.winner or not plan.config.confirm.folds:
         return
@@ -212,7 +214,7 @@ def _confirm(stage: Stage, plan: Plan, pace: Pace, standing: Standing, complete:
     _add(stage, plan, pace, LIKELY, default.epochs, max(runs, 0.0))
 
 
-def _final(stage: Stage, plan: Plan, pace: Pace, standing: Standing) -> None:
+def _final(stage: StageEstimate, plan: Plan, pace: Pace, standing: Standing) -> None:
     """Add what the final run has left: default, alone and the winner, once per seed."""
     begun = {record.id for record in standing.records} | {job.id for job, _ in standing.running}
     jobs = [job for job in plan.arm_finals() if job.id not in begun]

@@ -1,4 +1,4 @@
-"""A trial on stages, alone or as one with others of its shape; what `Eager` is without them."""
+"""A trial on recordings, alone or as one with others of its shape; what `Eager` is without them."""
 
 # R runs, S steps of an epoch, B batch, N images
 
@@ -10,12 +10,12 @@ from torch import Tensor
 from idat_tune.config import RunConfig
 from idat_tune.engine import padding
 from idat_tune.engine.devices import bf16
+from idat_tune.engine.recording import Epoch, Recording, Standing
 from idat_tune.engine.resident import Resident
-from idat_tune.engine.stage import Epoch, Stage, Standing
 from idat_tune.kinds import KINDS
 from idat_tune.model import AdaptedModel
 
-# What a trial may change without another recording: a stage reads it from tensors, or it is not the stage's business.
+# What a trial may change without another recording: it is read from tensors, or is not a recording's business.
 FREE = {
     "adapter.scale": 1.0,
     "adapter.init": "trunc_normal",
@@ -34,12 +34,12 @@ FREE = {
 
 
 def shape_of(config: RunConfig, narrowest: int) -> RunConfig:
-    """What a stage is made for: equal for all configs that can share one, on a block of that width or wider."""
+    """What a recording is made for: equal for all configs that can share one, on a block of that width or wider."""
     return config.updated({**FREE, "adapter.hidden_dim": padding.padded(config, narrowest)})
 
 
-class Staged:
-    """One trial on a stage; what `Eager` is without one."""
+class Recorded:
+    """One trial on a recording; what `Eager` is without one."""
 
     undoes = True  # as `Eager`
 
@@ -51,14 +51,14 @@ class Staged:
         self._shape = shape_of(config, min(width for model in self._fresh for width in model.block_widths()))
         # Apart from the seed of shuffling: equal ones would draw the same numbers.
         generator = torch.Generator(resident.device).manual_seed(2**41 + config.seed)
-        self.standing = Standing(config, self._stage_of(1).begun(self._fresh), generator)
+        self.standing = Standing(config, self._recording_of(1).begun(self._fresh), generator)
         self.working = 0  # as of `Eager`
         self._behind = False  # whether the trial has learnt more since its models got their values
 
-    def _stage_of(self, runs: int) -> Stage:
+    def _recording_of(self, runs: int) -> Recording:
         """The worker's, who may let go of it at any time; so no trial keeps it."""
         shape, resident, classes, low = self._shape, self._resident, self._classes, self._low
-        return resident.stage((shape, classes, low, runs), lambda: Stage(shape, resident, classes, low, runs))
+        return resident.recording((shape, classes, low, runs), lambda: Recording(shape, resident, classes, low, runs))
 
     @property
     def student(self) -> AdaptedModel:
@@ -73,7 +73,7 @@ class Staged:
     def _settled(self) -> Sequence[AdaptedModel]:
         """The trial's own models, with all that was trained so far."""
         if self._behind:
-            self._stage_of(1).give(self.standing.learnt, self._fresh)
+            self._recording_of(1).give(self.standing.learnt, self._fresh)
             self._behind = False
         return self._fresh
 
@@ -91,17 +91,17 @@ class Staged:
         return (self._shape, self._classes, self._low) if KINDS[self._shape.adapter.kind].stacks else None
 
     @staticmethod
-    def train_together(trials: Sequence["Staged"], epochs: Sequence[Epoch]) -> Tensor:
+    def train_together(trials: Sequence["Recorded"], epochs: Sequence[Epoch]) -> Tensor:
         """An epoch of trials that stack, of equally many steps and all with distillation or all without: (R, 4)."""
         for trial in trials:
             trial._behind = True
-        stage = trials[0]._stage_of(len(trials))
-        losses_R4 = stage.train([trial.standing for trial in trials], epochs)
+        recording = trials[0]._recording_of(len(trials))
+        losses_R4 = recording.train([trial.standing for trial in trials], epochs)
         for trial in trials:
-            trial.working = max(trial.working, stage.working)
+            trial.working = max(trial.working, recording.working)
         return losses_R4
 
     @staticmethod
-    def validate_together(trials: Sequence["Staged"], rows_RN: Sequence[Tensor]) -> Tensor:
+    def validate_together(trials: Sequence["Recorded"], rows_RN: Sequence[Tensor]) -> Tensor:
         """As `validate`, of trials that stack on equally many images: (R, models, 2)."""
-        return trials[0]._stage_of(len(trials)).validate([trial.standing for trial in trials], rows_RN)
+        return trials[0]._recording_of(len(trials)).validate([trial.standing for trial in trials], rows_RN)
