@@ -27,7 +27,7 @@ from idat_tune.data import Images
 from idat_tune.errors import Diverged
 from idat_tune.replay import table
 from idat_tune.replay.processes import mapping
-from idat_tune.replay.table import Recording
+from idat_tune.replay.table import RecordedRun
 from idat_tune.run import evaluate, run, to_device
 from idat_tune.search.config import SearchConfig
 from idat_tune.search.plan import Plan
@@ -95,7 +95,7 @@ def images(task: str, split: str) -> Images:
     return data.load(task, split, 32, 1)
 
 
-def recorded(job: Wanted) -> Recording:
+def recorded(job: Wanted) -> RecordedRun:
     """Carry out a run: trained on one fold, measured on the rest after every epoch, tested after the last."""
     torch.set_num_threads(1)
     config = RunConfig.for_task(job.task, {**job.changes, "seed": job.fold})
@@ -110,7 +110,7 @@ def recorded(job: Wanted) -> Recording:
         tested = evaluate(training.student, [to_device(images(job.task, "test"), training.device)], config)
     except Diverged:
         seconds = time.process_time() - began
-    return Recording(
+    return RecordedRun(
         task=job.task,
         config=job.config,
         fold=job.fold,
@@ -124,7 +124,7 @@ def recorded(job: Wanted) -> Recording:
     )
 
 
-def kept(path: Path) -> dict[tuple[str, str, int], Recording]:
+def kept(path: Path) -> dict[tuple[str, str, int], RecordedRun]:
     """Runs that an earlier call wrote: in the table, and in the lines beside it."""
     found = table.read(path) if path.exists() else []
     if lines(path).exists():

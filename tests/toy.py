@@ -35,4 +35,4 @@ def _run(task, name, fold, config, point, scatter, noise):
     accuracies = tuple(round(min(max(value, 0), 1) * table.VAL_IMAGES) / table.VAL_IMAGES for value in growing)
     losses = tuple(1.5 - value for value in accuracies)
     params = 1000 + 100 * config.adapter.hidden_dim
-    return table.Recording(task, name, fold, point, params, 2.0, accuracies, losses, quality(config), 0.5)
+    return table.RecordedRun(task, name, fold, point, params, 2.0, accuracies, losses, quality(config), 0.5)

@@ -3,10 +3,10 @@
 import json
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from idat_tune.errors import BadInput
 from idat_tune.journal.records import TEST, TrialRecord
@@ -28,7 +28,7 @@ class Journal:
         self.length = 0  # lines
         self._records: dict[str, TrialRecord] = {}
         self._cut_short = 0  # bytes of a last line that is none
-        if path.exists():
+        if path.is_file():
             self._read()
 
     def _read(self) -> None:
@@ -54,6 +54,14 @@ class Journal:
         self.state.take(entry)
         if isinstance(entry, TrialRecord):
             self._records[entry.id] = entry
+
+    @classmethod
+    def remembered(cls, records: Iterable[TrialRecord]) -> Self:
+        """A journal of those records that no file holds."""
+        journal = cls(Path())
+        for record in records:
+            journal._take(record)
+        return journal
 
     def make(self) -> None:
         """The file, without a line, if there is none."""

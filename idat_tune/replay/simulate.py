@@ -1,7 +1,7 @@
 """One search replayed: its sampler, stopping rule and race are the real ones, its runs are looked up."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import islice
 from typing import Any
@@ -12,16 +12,16 @@ from optuna.trial import TrialState, create_trial
 from idat_tune import portfolio
 from idat_tune.config import RunConfig
 from idat_tune.errors import BadInput
+from idat_tune.journal import COMPLETE, CONFIRM, EXPLORE, FAILED, Journal, TrialRecord
+from idat_tune.metrics import EpochMetrics
 from idat_tune.replay.nearest import Nearest
-from idat_tune.replay.table import ARMS, Curves, Recording, curves_of
-from idat_tune.search.config import HALVING, TPE, ConfirmConfig
-from idat_tune.search.plan import ALONE, DEFAULT
-from idat_tune.search.race import Contender, Race
+from idat_tune.replay.table import ARMS, VAL_IMAGES, Curves, RecordedRun, curves_of
+from idat_tune.search.config import HALVING, TPE, ConfirmConfig, SearchConfig
+from idat_tune.search.confirm import Confirmation
+from idat_tune.search.plan import DEFAULT, Plan
 from idat_tune.search.sampler import distribution, new_study, reseed, suggest
 from idat_tune.search.stopping import ETA, RULES, Halving, Rule, grace
 from idat_tune.space import Domain, Space
-
-SHARED = 0.25  # val over train images of a recorded run
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class Chosen:
 class Benchmark:
     """A recorded task, ready to be searched."""
 
-    def __init__(self, recordings: Iterable[Recording], task: str, space: Space):
+    def __init__(self, recordings: Iterable[RecordedRun], task: str, space: Space):
         self.task = task
         self.space = space
         self.curves = curves_of(recordings, task)
@@ -78,6 +78,8 @@ class Benchmark:
         if missing:
             raise BadInput(f"the table has no config '{missing[0]}' of task '{task}', which every search runs")
         first = next(iter(self.curves[DEFAULT].runs.values()))
+        self._plans: dict[Confirm, Plan] = {}
+        self._records: dict[tuple[str, str, int], TrialRecord] = {}
         self.folds = tuple(sorted(self.curves[DEFAULT].runs))
         self.epochs = len(first.val_accuracy)
         self.warmup_epochs = RunConfig.for_task(task, dict(space.fixed)).optim.warmup_epochs
@@ -98,9 +100,42 @@ class Benchmark:
         wanted = [self._asked_for(point) for point in portfolio.starts(self.task)]
         return tuple(dict.fromkeys(self.nearest.of(labels, self.nearest.names) for labels in wanted))
 
+    def plan(self, how: Confirm) -> Plan:
+        """That of a search which confirms so."""
+        if how not in self._plans:
+            confirm = {"top_k": how.top_k, "folds": how.folds}
+            self._plans[how] = Plan.checked(SearchConfig.of(self.task, name="replay", space=self.space, **confirm))
+        return self._plans[how]
+
+    def record(self, name: str, stage: str, fold: int) -> TrialRecord:
+        """What a search would have recorded of a run; failed where it diverged or was not recorded."""
+        key = name, stage, fold
+        if key not in self._records:
+            self._records[key] = self._recorded(*key)
+        return self._records[key]
+
+    def _recorded(self, name: str, stage: str, fold: int) -> TrialRecord:
+        curves = self.curves.get(name)
+        run = curves.runs[fold] if curves else None
+        last = (_last(run),) if run and run.test_accuracy is not None else ()
+        return TrialRecord(
+            id=name,
+            stage=stage,
+            arms=(name,) if name in ARMS else (),
+            config=self._flat(curves.point) if curves else {},
+            status=COMPLETE if last else FAILED,
+            epochs=last,
+            val_images=VAL_IMAGES,
+            trainable_params=curves.trainable_params if curves else None,
+            contender=name,
+        )
+
+    def _flat(self, point: Mapping[str, Any]) -> dict[str, Any]:
+        return RunConfig.for_task(self.task, {**dict(self.space.fixed), **point}).flat()
+
     def _asked_for(self, point: Mapping[str, Any]) -> dict[str, Any]:
         """A config's values by label, those it leaves open as the task has them."""
-        flat = RunConfig.for_task(self.task, {**dict(self.space.fixed), **point}).flat()
+        flat = self._flat(point)
         keys = {param.label: param.key for param in self.space.params}
         labels: dict[str, Any] = {}
 
@@ -110,6 +145,12 @@ class Benchmark:
 
         self.space.propose(look_up)
         return labels
+
+
+def _last(run: RecordedRun) -> EpochMetrics:
+    """The last epoch of a run, as far as it is compared."""
+    accuracy, loss = run.val_accuracy[-1], run.val_loss[-1]
+    return EpochMetrics(len(run.val_accuracy) - 1, 0.0, 0.0, 0.0, None, None, accuracy, loss, None, 0.0, 0.0, None)
 
 
 def explore(benchmark: Benchmark, how: Explore, fold: int, seed: int) -> Iterator[Explored]:
@@ -197,32 +238,27 @@ def _add(study: optuna.Study, benchmark: Benchmark, name: str, scores: Sequence[
 
 
 def choose(benchmark: Benchmark, trials: Sequence[Explored], fold: int, how: Confirm) -> Chosen:
-    """The winner of explored trials: by a race on the folds that exploring did not see, or at once.
+    """The winner of explored trials: by a search's confirm stage on the folds that exploring did not see, or at once.
 
-    As in a search, no_distill does not race, since its student is that of alone. Other than in a search, the winner's
-    twin without a teacher does not either, because it was not recorded.
+    Other than in a search, the winner's twin without a teacher fails, because it was not recorded.
     """
     complete = sorted((t for t in trials if t.score is not None), key=lambda t: t.score or 0.0, reverse=True)
     spent = sum(trial.epochs for trial in trials)
     if not how.top_k:
         return Chosen(complete[0].config, spent, 0)
-    proposed = [trial.config for trial in complete if trial.config not in ARMS]
-    names = [DEFAULT, ALONE, *proposed[: how.top_k]]
-    contenders = [Contender(name, benchmark.curves[name].trainable_params) for name in names]
-    race = Race(contenders, how.folds, SHARED, DEFAULT)
+    explored = [benchmark.record(trial.config, EXPLORE, fold) for trial in trials if trial.score is not None]
+    confirmation = Confirmation(benchmark.plan(how), Journal.remembered(explored))
     # A rotation, so that over many replays every fold comes first equally often.
     start = benchmark.folds.index(fold) + 1
     others = (*benchmark.folds[start:], *benchmark.folds[: start - 1])
     runs = 0
-    while (pair := race.next()) is not None:
-        name, number = pair
-        run = benchmark.curves[name].runs[others[number]]
-        runs += 1
-        if run.test_accuracy is None:
-            race.fail(name)
-        else:
-            race.add(name, number, run.val_accuracy[-1], run.val_loss[-1])
-    choice = race.choice()
+    while (job := confirmation.next_job(())) is not None:
+        assert job.contender is not None
+        assert job.fold is not None
+        record = benchmark.record(job.contender, CONFIRM, others[job.fold])
+        runs += job.contender in benchmark.curves
+        confirmation.hear(replace(record, fold=job.fold))
+    choice = confirmation.choice()
     winner = DEFAULT if choice is None else choice.winner if how.fewest else choice.best
     return Chosen(winner, spent, runs * benchmark.epochs)
 

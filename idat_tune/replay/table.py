@@ -16,7 +16,7 @@ ARMS = ("default", "alone", "no_distill")  # names of configs, as `search.plan` 
 
 
 @dataclass(frozen=True)
-class Recording:
+class RecordedRun:
     """One recorded run of a config: on split `fold` of the 1,000 images, with that number as seed."""
 
     task: str
@@ -44,7 +44,7 @@ class Curves:
     config: str
     point: Mapping[str, Any]
     trainable_params: int
-    runs: Mapping[int, Recording]
+    runs: Mapping[int, RecordedRun]
 
     @property
     def truth(self) -> float:
@@ -61,7 +61,7 @@ class Curves:
         return [run.test_accuracy or 0.0 for run in self.runs.values()]
 
 
-def write(path: Path, recordings: Iterable[Recording], story: Mapping[str, str]) -> None:
+def write(path: Path, recordings: Iterable[RecordedRun], story: Mapping[str, str]) -> None:
     """Write the table, a row per run, replacing the file at once; `story` says how it was made."""
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -87,7 +87,7 @@ def write(path: Path, recordings: Iterable[Recording], story: Mapping[str, str])
     partial.replace(path)
 
 
-def read(path: Path = SHIPPED) -> list[Recording]:
+def read(path: Path = SHIPPED) -> list[RecordedRun]:
     """The runs of a table written by `write`, sorted by task, config and fold.
 
     Raises:
@@ -115,31 +115,31 @@ def story(path: Path = SHIPPED) -> dict[str, str]:
     return {key.decode(): value.decode() for key, value in metadata.items() if not key.startswith(b"ARROW")}
 
 
-def _recording(row: Mapping[str, Any]) -> Recording:
-    names = [field.name for field in fields(Recording) if field.name != "point"]
+def _recording(row: Mapping[str, Any]) -> RecordedRun:
+    names = [field.name for field in fields(RecordedRun) if field.name != "point"]
     point = {key: value for key, value in row.items() if key not in names and value is not None}
     return from_row({**{name: row[name] for name in names}, "point": point})
 
 
-def from_row(row: Mapping[str, Any]) -> Recording:
+def from_row(row: Mapping[str, Any]) -> RecordedRun:
     """A run from plain values, as JSON gives them back."""
     curves = {name: tuple(row[name]) for name in ("val_accuracy", "val_loss")}
-    return Recording(**{**row, **curves})
+    return RecordedRun(**{**row, **curves})
 
 
-def tasks_of(recordings: Iterable[Recording]) -> tuple[str, ...]:
+def tasks_of(recordings: Iterable[RecordedRun]) -> tuple[str, ...]:
     """The recorded tasks."""
     return tuple(dict.fromkeys(run.task for run in recordings))
 
 
-def curves_of(recordings: Iterable[Recording], task: str) -> dict[str, Curves]:
+def curves_of(recordings: Iterable[RecordedRun], task: str) -> dict[str, Curves]:
     """The configs of a task by name, arms first; only those that every fold was recorded for.
 
     Raises:
         BadInput: the task is not in the table.
     """
     recordings = list(recordings)
-    by_config: dict[str, dict[int, Recording]] = {}
+    by_config: dict[str, dict[int, RecordedRun]] = {}
     for run in recordings:
         if run.task == task:
             by_config.setdefault(run.config, {})[run.fold] = run
@@ -154,6 +154,6 @@ def _arms_first(name: str) -> tuple[int, str]:
     return (ARMS.index(name) if name in ARMS else len(ARMS), name)
 
 
-def _curves(runs: dict[int, Recording]) -> Curves:
+def _curves(runs: dict[int, RecordedRun]) -> Curves:
     first = next(iter(runs.values()))
     return Curves(first.task, first.config, first.point, first.trainable_params, runs)
