@@ -46,7 +46,8 @@ def search(options: Sequence[str]) -> dict[str, Any]:
         result = json.loads(output)
         rows = read_table(f"{result['out']}/trials.parquet")
         with open(f"{result['out']}/journal.jsonl") as journal:  # noqa: PTH123
-            worker = {record["id"]: record["worker"] for record in map(json.loads, journal)}
+            lines = [json.loads(line) for line in journal]
+            worker = {line["id"]: line["worker"] for line in lines if "decision" not in line}
         steady = between_first_and_last(result)
     first = {worker[row["trial"]]: row for row in reversed(rows)}.values()
     imports = min(row["seconds"] - row["training_seconds"] - row["set_up_seconds"] for row in first)

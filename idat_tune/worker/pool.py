@@ -42,7 +42,7 @@ class Member:
     prepared: Any  # likewise: that it can train
     ready: bool = False
     node: str | None = None  # Ray's id of the machine, once it is known
-    machine: str = "?"  # its name
+    machine: str = "a machine that never answered"  # its name
 
 
 class Pool:
@@ -77,7 +77,7 @@ class Pool:
             "max_restarts": 0,
             "max_concurrency": 3 * seats + 2,  # one waits for each seat, and may be told that its trial is over
         }
-        self._faults: Counter[str] = Counter()  # by machine
+        self._faults: Counter[str] = Counter()  # by machine, those that never answered together
         self._spared: dict[str, bool] = {}  # of workers that were replaced: what `replace` said
         self._deadline = time.monotonic() + PATIENCE
         for _ in range(workers):
@@ -142,22 +142,21 @@ class Pool:
             ray.kill(member.actor)
         lost = member.node is not None and not _is_alive(member.node)
         self._spared[name] = unfit or lost
-        if unfit and member.node is not None:
-            self._faults[member.node] += 1
+        self._faults[member.node or ""] += unfit
         self._tell(member, reason, lost)
-        if member.node is None or self._faults[member.node] < MOST_FAULTS:
+        if self._faults[member.node or ""] < MOST_FAULTS:
             self._add(None if lost or unfit else member.node)
         elif not self.members:
-            raise IdatError(f"no machine is left that can train: {member.machine} said: {reason}")
+            raise IdatError(f"no machine is left that can train; {member.machine} said: {reason}")
         return self._spared[name]
 
     def _tell(self, member: Member, reason: str, lost: bool) -> None:
         if lost:
             self.tell(f"machine {member.machine} is lost; what ran there begins again elsewhere")
-        elif member.node is not None and self._faults[member.node] >= MOST_FAULTS:
-            self.tell(f"machine {member.machine} gets no more trials: {reason}")
+        elif self._faults[member.node or ""] >= MOST_FAULTS:
+            self.tell(f"{member.machine} gets no more trials: {reason}")
         else:
-            self.tell(f"a worker on {member.machine} ended, and another takes its place: {reason}")
+            self.tell(f"a worker on {member.machine} is replaced: {reason}")
 
     def end(self, name: str) -> None:
         """End a worker that hangs; who waits for it hears of it."""

@@ -1,15 +1,21 @@
 """A trial as Ray Tune sees it, whose training is with a worker; light, as there is one beside each trial."""
 
+import logging
 import time
 import uuid
 from typing import Any
 
 import ray
 from ray import tune
-from ray.exceptions import RayActorError
+from ray.exceptions import ActorUnavailableError, GetTimeoutError, RayActorError
+
+from idat_tune.metrics import WORST
+
+log = logging.getLogger(__name__)
 
 CPUS = 0.01  # of a seat, which only waits
 PATIENCE = 600.0  # seconds that a seat waits for a worker that is starting; then its trial may go to another
+UNHEARD = 60.0  # seconds after which a worker that does not answer is given up
 GONE = "gone"  # status: the worker died; `begun` says whether it had the trial by then
 
 
@@ -33,9 +39,11 @@ class Seat(tune.Trainable):
             if not self.key:
                 self._begin(uuid.uuid4().hex)
             result: dict[str, Any] = ray.get(self.worker.step.remote(self.key))
-        except (RayActorError, ray.exceptions.GetTimeoutError, ValueError) as failure:  # of an actor without its name
+        except (RayActorError, GetTimeoutError, ValueError) as failure:  # the last where nobody has that name any more
+            log.warning("%s: %s", self.job["id"], failure)
+            reason = self._settled(failure)
             begun, self.key = bool(self.key), ""
-            return {"status": GONE, "begun": begun, "reason": str(failure).strip()[-200:], "done": True, "score": -1.0}
+            return {"status": GONE, "begun": begun, "reason": reason, "done": True, "score": WORST}
         if result["done"]:
             self.cleanup()
         return result
@@ -43,9 +51,22 @@ class Seat(tune.Trainable):
     def _begin(self, key: str) -> None:
         """Hand the trial to its worker, which may just be starting."""
         self.worker = ray.get_actor(self.job["worker"])
-        deadline = time.monotonic() + PATIENCE
-        ray.get(self.worker.begin.remote(key, self.job), timeout=deadline - time.monotonic())
+        ray.get(self.worker.begin.remote(key, self.job), timeout=PATIENCE)
         self.key = key
+
+    def _settled(self, failure: Exception) -> str:
+        """What became of the worker, once Ray knows: of a lost machine it first says that it does not answer."""
+        deadline = time.monotonic() + UNHEARD
+        while isinstance(failure, ActorUnavailableError) and time.monotonic() < deadline:
+            time.sleep(1)
+            try:
+                ray.get(self.worker.where.remote(), timeout=UNHEARD)
+                break  # it answers again, but what became of the trial nobody knows
+            except (RayActorError, GetTimeoutError) as next_one:
+                failure = next_one
+        return (
+            "it did not answer" if isinstance(failure, ActorUnavailableError | GetTimeoutError) else "its process died"
+        )
 
     def cleanup(self) -> None:
         """Tell the worker that the trial is over, which it may not know."""
