@@ -10,7 +10,7 @@ from conftest import command, glyphs
 from idat_tune import data
 from idat_tune.engine.resident import Resident
 from idat_tune.metrics import Speed
-from idat_tune.search import rehearsal
+from idat_tune.search import measuring
 from idat_tune.search.estimates import cost_key
 from idat_tune.worker.probe import AFFORDED, Probed, probe
 
@@ -52,7 +52,7 @@ def test_a_dry_run_measures_and_foresees_and_writes_nothing(estimated):
 def test_cheapest_dearest_default_and_alone_are_among_the_measured_ones(estimated):
     (found, _), _, _ = estimated
     probed = found["probed"]
-    assert len(probed) == rehearsal.PROBES
+    assert len(probed) == measuring.PROBES
     gflops = [each["gflop_per_image"] for each in probed]
     assert (gflops[0], gflops[1]) == (min(gflops), max(gflops))
     assert {each["config"]["teacher"] for each in probed} >= {"none", "glyph_small", "glyph_base"}
@@ -65,13 +65,13 @@ def test_money_is_by_the_hour_of_the_machine_where_trials_take_no_gpu(estimated)
 
 
 def test_money_is_by_the_gpu_hour_where_trials_take_gpus():
-    assert rehearsal._price(2.0, 0.5, 10.0, 4.0) == {"per": "GPU-hour", "per_hour": 2.0, "total": 8.0}
-    assert rehearsal._price(None, 0.5, 10.0, 4.0) is None
+    assert measuring._price(2.0, 0.5, 10.0, 4.0) == {"per": "GPU-hour", "per_hour": 2.0, "total": 8.0}
+    assert measuring._price(None, 0.5, 10.0, 4.0) is None
 
 
 def test_as_many_trials_fit_a_gpu_as_its_memory_holds():
     probed = {glyphs(): Probed(Speed(1, 1, 0), 5.4), glyphs(teacher="none"): Probed(Speed(1, 1, 0), 2.0)}
-    assert rehearsal._memory(probed, {}, 80.0) == {"per_trial_gb": 6.0, "measured": True, "trials_per_gpu": 13}
+    assert measuring._memory(probed, {}, 80.0) == {"per_trial_gb": 6.0, "measured": True, "trials_per_gpu": 13}
 
 
 def test_a_config_that_was_not_measured_lies_between_those_that_were():
@@ -85,7 +85,7 @@ def test_a_config_that_was_not_measured_lies_between_those_that_were():
         for config, cost in costs.items()
         if config != glyphs()
     }
-    speed = rehearsal._speeds(probed, costs)[cost_key(glyphs().flat())]
+    speed = measuring._speeds(probed, costs)[cost_key(glyphs().flat())]
     assert (speed.train, speed.val, speed.beside) == pytest.approx((2.0, 0.5, 0.1))
 
 

@@ -13,7 +13,7 @@ from idat_tune.errors import BadInput, IdatError
 from idat_tune.search.cluster import Room, room
 from idat_tune.search.config import ResourcesConfig
 from idat_tune.worker import pool
-from idat_tune.worker.pool import Place, Pool
+from idat_tune.worker.pool import PATIENCE, Place, Pool
 
 
 @pytest.mark.parametrize(
@@ -190,10 +190,19 @@ def test_a_search_of_which_no_machine_can_train_says_why(fake):
         found.place([], alone=False)
 
 
-def test_a_search_does_not_wait_for_ever_for_its_first_worker(fake, monkeypatch):
-    monkeypatch.setattr(pool, "PATIENCE", 0.0)
-    with pytest.raises(IdatError, match="no process to train in was ready within 0 minutes"):
-        pool_of(fake).place([], alone=False)
+def test_a_search_waits_for_a_worker_but_not_for_ever(fake, monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(pool.time, "monotonic", lambda: now[0])
+    found = pool_of(fake, 1)
+    fake.come(next(iter(found.members)))
+    now[0] = PATIENCE - 1
+    found.place([], alone=False)
+    now[0] = 2 * PATIENCE - 2  # much later the only one dies, and another must start
+    found.replace(next(iter(found.members)), "it died", unfit=False)
+    assert found.place([], alone=False) is not None
+    now[0] += 2
+    with pytest.raises(IdatError, match="no process to train in was there for 30 minutes"):
+        found.place([], alone=False)
 
 
 @pytest.mark.parametrize(("unfit", "alive", "spared"), [(False, True, False), (True, True, True), (False, False, True)])

@@ -15,7 +15,7 @@ from idat_tune import data, portfolio
 from idat_tune import space as spaces
 from idat_tune.errors import BadInput
 from idat_tune.journal import COMPLETE, CONFIRM, EXPLORE, FAILED, FINAL, STOPPED, TEST, Journal
-from idat_tune.journal.state import STARTED
+from idat_tune.journal.state import ENDED, STARTED
 from idat_tune.metrics import WORST, score
 from idat_tune.search import Callback, driver, finish, plan_search, searcher
 from idat_tune.search.cluster import at_once
@@ -300,6 +300,18 @@ def test_a_trial_of_a_machine_that_is_lost_or_cannot_train_begins_again_as_often
     payload = conducting.suggest("t")
     run_one(conducting, "t", payload)
     assert [(r.id, r.status) for r in conducting.journal.records] == [("arm-default", COMPLETE)]
+
+
+def test_a_trial_that_was_begun_is_not_left_out_when_exploring_ends_before_it_begins_again(tmp_path):
+    conducting = begin(a_plan(tmp_path, trials=4, stopping="none"))
+    for number in range(3):
+        run_one(conducting, f"t{number}", conducting.suggest(f"t{number}"))
+    conducting.pool.replace = lambda name, reason, unfit: True
+    cut = conducting.suggest("cut")
+    assert cut["id"] == "trial-003" or not cut["arms"]
+    conducting.on_trial_complete("cut", GONE)
+    conducting.journal.decide(ENDED, by="hours")
+    assert conducting.suggest("again")["id"] == cut["id"]
 
 
 def test_a_trial_waits_until_there_is_a_place_for_it_and_none_is_lost(tmp_path):

@@ -38,6 +38,7 @@ class Live:
     job: Job
     proposal: optuna.trial.Trial | None = None  # what the sampler calls it; None if it did not propose it
     deaths: int = 0  # workers that it lost so far
+    begun: bool = False  # whether it ran before, on a worker that it lost
     place: Place | None = None  # once it is running
     reported: int = -1  # newest epoch that the sampler was told of
     started: float = 0.0  # by the clock of the budget
@@ -64,7 +65,7 @@ class Live:
         `spared`: whether the trial had no part in it.
         """
         deaths = RETRIES if self.stalled else self.deaths + (not spared)
-        return Live(self.job, self.proposal, deaths, reported=self.reported, stalled=self.stalled)
+        return Live(self.job, self.proposal, deaths, True, reported=self.reported, stalled=self.stalled)
 
 
 class StagedSearcher(Searcher):
@@ -131,7 +132,7 @@ class StagedSearcher(Searcher):
         """The next trial; None while it depends on one that is running, and at the end."""
         while self.waiting:
             live = self.waiting.popleft()
-            if live.deaths or not is_optional(live.job) or not self._may_end(exhausted=False):
+            if live.begun or not is_optional(live.job) or not self._may_end(exhausted=False):
                 return live
         now = (self.journal.length, len(self.live))
         while now != self._nothing_since:

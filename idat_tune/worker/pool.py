@@ -21,7 +21,7 @@ from idat_tune.errors import IdatError
 from idat_tune.worker.host import Host
 from idat_tune.worker.seat import CPUS
 
-PATIENCE = 1800.0  # seconds until the first worker must be there; a cluster may have to start a machine for it
+PATIENCE = 1800.0  # seconds for which there may be no worker at all; a cluster may have to start a machine
 MOST_FAULTS = 2  # of the workers of a machine; then it gets no more of them
 
 
@@ -113,8 +113,10 @@ class Pool:
                 self._hear(name, member)
         if not self.members:
             raise IdatError("no machine is left that can train; the log has what each of them said")
-        if time.monotonic() > self._deadline and not any(member.ready for member in self.members.values()):
-            raise IdatError(f"no process to train in was ready within {PATIENCE / 60:g} minutes; see Ray's own logs")
+        if any(member.ready for member in self.members.values()):
+            self._deadline = time.monotonic() + PATIENCE
+        elif time.monotonic() > self._deadline:
+            raise IdatError(f"no process to train in was there for {PATIENCE / 60:g} minutes; see Ray's own logs")
 
     def _hear(self, name: str, member: Member) -> None:
         try:
