@@ -119,7 +119,8 @@ def test_a_stdout_that_takes_nothing_ends_quietly_or_in_a_sentence(arguments, wa
 def test_a_wrong_option_is_a_usage_error():
     assert command("search", "--tsk", "digits").returncode == 2
     assert "no such command 'serach'" in refused("serach")
-    assert refused("search").endswith(" search --help")
+    assert refused("train").endswith(" train --help")
+    assert refused("search").endswith("give --task, and `idat-tune tasks` lists them")
 
 
 def test_tasks_lists_all_as_a_table_and_as_json():

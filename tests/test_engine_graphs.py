@@ -5,7 +5,7 @@ from contextlib import contextmanager, nullcontext
 import pytest
 import torch
 
-from idat_tune.engine import devices, recording
+from idat_tune.engine import devices, graphs
 from idat_tune.engine.graphs import Recorder
 
 SECOND = torch.device("cuda:1")
@@ -59,7 +59,7 @@ def cuda(monkeypatch):
     monkeypatch.setattr(torch.cuda, "CUDAGraph", Graph)
     monkeypatch.setattr(torch.cuda, "current_stream", lambda: Stream())
     monkeypatch.setattr(torch.cuda, "stream", lambda stream: nullcontext())
-    monkeypatch.setattr(recording, "broken", lambda device: False)
+    monkeypatch.setattr(graphs, "broken", lambda device: False)
     return pretended
 
 
@@ -97,7 +97,7 @@ def test_a_recording_that_finds_no_room_fails_and_the_next_begins_anew(cuda):
 
 
 def test_what_fails_because_the_device_is_gone_is_no_matter_of_recording(cuda, monkeypatch):
-    monkeypatch.setattr(recording, "broken", lambda device: True)
+    monkeypatch.setattr(graphs, "broken", lambda device: True)
     cuda.failures = [torch.AcceleratorError("CUDA error: an illegal memory access was encountered")]
     with pytest.raises(RuntimeError, match="illegal memory access"):
         Recorder(SECOND).recorded(lambda: None, nullcontext)

@@ -72,7 +72,7 @@ def test_every_loss_on_logits_is_recorded(loss):
         assert ours == pytest.approx(theirs, rel=1e-5)
 
 
-def test_drop_path_of_a_stage_is_that_of_the_eager_path_with_the_same_masks(monkeypatch):
+def test_drop_path_of_a_recording_is_that_of_the_eager_path_with_the_same_masks(monkeypatch):
     config = glyphs(model__drop_path=0.4, optim__warmup_epochs=0, seed=5)
     recorded, eager = (run_on(resident(way), config, *halves()) for way in (True, False))
     paths = [path for model in eager.engine.models() for path in _masked(model)]
@@ -101,7 +101,7 @@ def test_a_mask_drops_as_often_as_drop_path_and_keeps_the_mean():
     assert torch.equal(path.eval()(out), out)
 
 
-def test_trials_of_one_shape_share_a_stage_and_are_not_changed_by_each_other():
+def test_trials_of_one_shape_share_a_recording_and_are_not_changed_by_each_other():
     worker = resident()
     first = glyphs(adapter__hidden_dim=5, adapter__kind="parallel", optim__warmup_epochs=0, model__drop_path=0.2)
     changes = {
@@ -116,12 +116,12 @@ def test_trials_of_one_shape_share_a_stage_and_are_not_changed_by_each_other():
         "epochs": 3,
     }
     one, other, again = (state_bytes(run_on(worker, c, *halves())) for c in (first, first.updated(changes), first))
-    assert len(worker._stages) == 1
+    assert len(worker._recordings) == 1
     assert one == again != other
     assert other == state_bytes(run_on(resident(), first.updated(changes), *halves()))
 
 
-def test_a_student_keeps_its_values_when_the_next_trial_takes_the_stage():
+def test_a_student_keeps_its_values_when_the_next_trial_takes_the_recording():
     worker = resident()
     first = run_on(worker, glyphs(optim__warmup_epochs=0), *halves())
     list(first)
@@ -180,7 +180,7 @@ def test_hidden_dimensions_fall_into_few_shapes():
     assert shape_of(glyphs(adapter__hidden_dim=20), 30).adapter.hidden_dim == 20
 
 
-def test_a_stage_in_bf16_keeps_masters_in_fp32_and_learns_the_same():
+def test_a_recording_in_bf16_keeps_masters_in_fp32_and_learns_the_same():
     config = glyphs(optim__warmup_epochs=0, optim__lr=1e-3, epochs=3)
     exact = losses_of(run_on(resident(), config, *halves()))
     training = run_on(resident(), config.updated({"precision": "bf16"}), *halves())
@@ -249,10 +249,10 @@ def test_no_step_waits_for_the_device(recorded):
         (True, {"distill__loss": "feature"}, False),
     ],
 )
-def test_a_run_takes_a_stage_where_that_pays(recorded, changes, wanted):
+def test_a_run_takes_a_recording_where_that_pays(recorded, changes, wanted):
     worker = resident(recorded)
     losses_of(run_on(worker, glyphs(**changes), *halves()))
-    assert bool(worker._stages) is wanted
+    assert bool(worker._recordings) is wanted
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
@@ -264,7 +264,7 @@ def test_room_between_what_trains_changes_nothing_and_stays_zero(monkeypatch, pr
     trained = run_on(apart, config, *halves())
     for our, their in zip(losses_of(trained), ours, strict=True):
         assert our == pytest.approx(their, rel=1e-6 if precision == "fp32" else 1e-2)
-    (made,) = apart._stages.values()
+    (made,) = apart._recordings.values()
     parameters = [parameter for model in made.models for parameter in model.trainable().values()]
     assert all(parameter.storage_offset() % 64 == 0 for parameter in parameters)
     numbers = sum(parameter.numel() for parameter in parameters)

@@ -36,7 +36,7 @@ def test_the_embedded_starting_configs_are_what_the_recorded_table_yields():
 def curves(values):
     """One run per config, with that validation accuracy."""
     return {
-        name: table.Curves("any", name, {}, 1, {0: table.Recording("any", name, 0, {}, 1, 0, (v,), (0,), v, 0)})
+        name: table.Curves("any", name, {}, 1, {0: table.RecordedRun("any", name, 0, {}, 1, 0, (v,), (0,), v, 0)})
         for name, v in values.items()
     }
 

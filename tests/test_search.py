@@ -140,11 +140,11 @@ def test_another_seed_under_the_same_name_is_refused(searched):
 
 
 def wait_for(path, text, seconds=90, beyond=0):
-    """Until a file has some text, and more than so many lines."""
+    """Until a journal has some text, and more than so many trials."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         found = path.read_text() if path.exists() else ""
-        if text in found and found.count("\n") > beyond:
+        if text in found and found.count(TRIAL) > beyond:
             return
         time.sleep(0.05)
     raise AssertionError(f"{text!r} did not come up in {path}")
