@@ -132,7 +132,10 @@ def search(
     }
     flat = read(config) if config else {}
     flat |= by_key({option: value for option, value in options.items() if value is not None})
-    flat["fixed"] = {**flat.get("fixed", {}), **held(assignments, epochs=epochs)}
+    fixed = flat.get("fixed") or {}
+    if not isinstance(fixed, dict):
+        raise BadInput(f"fixed in {config} is a mapping of key to value, such as {{epochs: 20}}")
+    flat["fixed"] = {**fixed, **held(assignments, epochs=epochs)}
     chosen = tasks.select(task or _tasks_of(flat))
     asked = SearchConfig.from_flat({**flat, "task": chosen[0].name})  # what is wrong for one is so for all
     several = len(chosen) > 1

@@ -73,6 +73,8 @@ class Callbacks(Callback):
     def tell(self, event: str, *about: Any) -> None:
         """Call that method of each."""
         for callback in list(self.left):
+            if callback not in self.left:  # it failed meanwhile, in hearing of another that did
+                continue
             try:
                 getattr(callback, event)(*about)
             except Exception as failure:

@@ -233,7 +233,7 @@ def read(path: Path) -> dict[str, Any]:
 
 def write(path: Path, config: SearchConfig) -> None:
     """Write a config as YAML, so that `read` gives it back but for its place; what has no value is left away."""
-    given = {key: value for key, value in config.flat().items() if value not in (None, {}) and key not in PLACE}
+    given = {key: value for key, value in config.flat().items() if value is not None and key not in PLACE}
     about = f"idat-tune search --config {path.name} does this search once more"
     path.write_text(
         f"# {about}\n{yaml.safe_dump(given, sort_keys=False, default_flow_style=None, allow_unicode=True, width=120)}"

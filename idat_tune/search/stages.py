@@ -84,7 +84,7 @@ def _test(plan: Plan, journal: Journal) -> Iterator[Step]:
     state, chosen = journal.state, winner(plan, journal)
     if chosen is None or not students(plan, journal):
         return
-    if is_cut_short(journal):
+    if is_cut_short(journal) and not state.reopen:
         yield from _left([plan.test_job(len(state.openings), config_of(chosen))], journal, [])
     elif state.to_open:
         yield Decision(OPENED, {"winner": chosen.id, "by": "--reopen-test" if state.openings else "final run"})
