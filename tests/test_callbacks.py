@@ -92,6 +92,21 @@ def test_every_event_reaches_every_callback(monkeypatch):
         heard.clear()
 
 
+def test_two_that_fail_at_once_are_both_left_out():
+    class Deaf(Callback):
+        def on_remark(self, sentence):
+            raise RuntimeError("deaf")
+
+        def on_interrupt(self):
+            raise RuntimeError("mute")
+
+    remarks = Remarks()
+    callbacks = Callbacks([Deaf(), Deaf(), remarks])
+    callbacks.on_interrupt()
+    assert callbacks.left == [remarks]
+    assert remarks.said
+
+
 def test_ctrl_c_in_a_callback_goes_through():
     class Stopping(Callback):
         def on_remark(self, sentence):

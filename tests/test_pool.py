@@ -197,10 +197,10 @@ def test_a_search_waits_for_a_worker_but_not_for_ever(fake, monkeypatch):
     fake.come(next(iter(found.members)))
     now[0] = PATIENCE - 1
     found.place([], alone=False)
-    now[0] = 2 * PATIENCE - 2  # much later the only one dies, and another must start
+    now[0] = 9 * PATIENCE  # after a trial longer than that the only one dies, and another must start
     found.replace(next(iter(found.members)), "it died", unfit=False)
     assert found.place([], alone=False) is not None
-    now[0] += 2
+    now[0] += PATIENCE + 1
     with pytest.raises(IdatError, match="no process to train in was there for 30 minutes"):
         found.place([], alone=False)
 

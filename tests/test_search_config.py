@@ -102,6 +102,11 @@ def test_what_is_written_plans_the_same_trials(tmp_path):
     assert (again.name, again.config.final.reopen_test) == ("two", False)
 
 
+def test_no_hints_stay_none(tmp_path):
+    write(tmp_path / FILE, SearchConfig.of("digits", hints={}))
+    assert read(tmp_path / FILE)["hints"] == {}
+
+
 @pytest.mark.slow
 def test_a_search_can_be_done_again_from_its_own_file(searched, tmp_path):
     result, out, _ = searched
@@ -127,5 +132,9 @@ def test_options_of_the_command_line_override_the_file(tmp_path):
     assert (done.returncode, "--trials cannot be 0" in done.stderr) == (2, True)
     done = command("search", "--config", tmp_path / "none.yaml")
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    for fixed, way_out in (("3", "is a mapping"), ("", "--trials cannot be 0")):
+        path.write_text(f"task: digits\nexplore.trials: 0\nfixed: {fixed}\n")
+        done = command("search", "--config", path)
+        assert (done.returncode, way_out in done.stderr, done.stderr.count("\n")) == (2, True, 1)
     done = command("search", "--trials", 3)
     assert (done.returncode, "give --task" in done.stderr) == (2, True)

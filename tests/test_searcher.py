@@ -478,12 +478,16 @@ def test_the_test_is_opened_again_only_on_request_and_that_is_recorded(tmp_path)
     assert found["winner"]["test_accuracy"]["seeds"] == 3
 
 
-def test_an_opening_that_a_crash_cut_short_is_finished_and_not_counted_twice(tmp_path):
+def cut_short_at_its_test(tmp_path):
     first = begin(a_plan(tmp_path))
     while not first.journal.state.openings:
         payload = first.suggest("t")
         if payload["stage"] != TEST:
             run_one(first, "t", payload)
+
+
+def test_an_opening_that_a_crash_cut_short_is_finished_and_not_counted_twice(tmp_path):
+    cut_short_at_its_test(tmp_path)
     second = begin(a_plan(tmp_path))
     (payload,) = run_all(second)
     assert payload["stage"] == TEST
@@ -682,12 +686,16 @@ def test_a_test_that_failed_is_tried_again_as_the_same_opening(tmp_path):
     assert len(conducting.journal.state.openings) == 1
 
 
+def test_an_opening_that_was_cut_short_and_is_asked_for_anew_is_one_pass_over_the_test(tmp_path):
+    cut_short_at_its_test(tmp_path)
+    second = begin(a_plan(tmp_path, seeds=3, reopen_test=True))
+    tests = [payload["id"] for payload in run_all(second) if payload["stage"] == TEST]
+    assert tests == ["test-2"]
+    assert [opening["by"] for opening in second.journal.state.openings] == ["final run", "--reopen-test"]
+
+
 def test_an_opening_that_was_cut_short_is_recorded_anew_for_another_winner(tmp_path):
-    first = begin(a_plan(tmp_path))
-    while not first.journal.state.openings:
-        payload = first.suggest("t")
-        if payload["stage"] != TEST:
-            run_one(first, "t", payload)
+    cut_short_at_its_test(tmp_path)
     asked = a_plan(tmp_path, trials=9, reopen_test=True)
     second = begin(asked)
     better = 0.2

@@ -64,7 +64,7 @@ class Live:
 
         `spared`: whether the trial had no part in it.
         """
-        deaths = RETRIES if self.stalled else self.deaths + (not spared)
+        deaths = self.deaths if spared else RETRIES if self.stalled else self.deaths + 1
         return Live(self.job, self.proposal, deaths, True, reported=self.reported, stalled=self.stalled)
 
 
@@ -267,9 +267,7 @@ class StagedSearcher(Searcher):
         status = live.last.get("status")
         if error or status == GONE:
             return FAILED, live.stalled or f"its worker died, {RETRIES + 1} times over"
-        if status == FAULT:
-            return FAILED, live.last["reason"]
-        if status == FAILED:
+        if status in (FAULT, FAILED):
             return FAILED, live.last["reason"]
         if status == COMPLETE:
             return COMPLETE, None

@@ -98,8 +98,8 @@ def is_optional(job: Job) -> bool:
 def _left(jobs: Collection[Job], journal: Journal, running: Sequence[Job]) -> list[Job]:
     """Those that neither run nor are done.
 
-    A config that failed stays failed; a failed final run or test is tried again, once the search is given again. So is
-    a final run whose tensors are wanted and gone.
+    A config that failed stays failed; a failed final run or test is tried again by the next driver of a search that is
+    not finished. So is a final run whose tensors are wanted and gone.
     """
     state, taken = journal.state, {job.id for job in running}
     done = {r.id for r in journal.records if r.stage in (EXPLORE, CONFIRM) or r.status == COMPLETE}

@@ -46,7 +46,7 @@ class Host:
         self.prepared.set()
 
     def begin(self, key: str, job: Mapping[str, Any]) -> None:
-        """Take a trial, from its beginning, under a key that no attempt of any other trial has."""
+        """Take a trial, from its beginning, under a key that no other attempt of any trial has."""
         self.prepared.wait()
         with self.changed:
             self.guests[key] = Guest(job)

@@ -79,6 +79,7 @@ class Pool:
         }
         self._faults: Counter[str] = Counter()  # by machine, those that never answered together
         self._spared: dict[str, bool] = {}  # of workers that were replaced: what `replace` said
+        self._said = ""  # the last that was heard of a worker's end
         self._deadline = time.monotonic() + PATIENCE
         for _ in range(workers):
             self._add()
@@ -112,7 +113,7 @@ class Pool:
             if not member.ready:
                 self._hear(name, member)
         if not self.members:
-            raise IdatError("no machine is left that can train; the log has what each of them said")
+            raise IdatError(f"no machine is left that can train; {self._said}")
         if any(member.ready for member in self.members.values()):
             self._deadline = time.monotonic() + PATIENCE
         elif time.monotonic() > self._deadline:
@@ -142,14 +143,15 @@ class Pool:
             return self._spared.get(name, True)
         with suppress(Exception):  # it has ended
             ray.kill(member.actor)
+        if member.ready:  # only from now on somebody is waited for
+            self._deadline = time.monotonic() + PATIENCE
+        self._said = f"{member.machine} said: {reason}"
         lost = member.node is not None and not _is_alive(member.node)
         self._spared[name] = unfit or lost
         self._faults[member.node or ""] += unfit
         self._tell(member, reason, lost)
         if self._faults[member.node or ""] < MOST_FAULTS:
             self._add(None if lost or unfit else member.node)
-        elif not self.members:
-            raise IdatError(f"no machine is left that can train; {member.machine} said: {reason}")
         return self._spared[name]
 
     def _tell(self, member: Member, reason: str, lost: bool) -> None:
