@@ -15,7 +15,6 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import mlflow  # noqa: F401 - before anything is timed
 from ray.tune.schedulers import TrialScheduler
 from ray.tune.search import Searcher
 
@@ -27,8 +26,21 @@ from idat_tune.search.driver import begin
 from idat_tune.search.manifest import JOURNAL, Manifest
 from idat_tune.search.searcher import StagedSearcher
 from idat_tune.search.tracked import Tracked
+from idat_tune.worker.pool import Place
 
 TRIALS, EPOCHS = 1000, 100
+
+
+class Anywhere:
+    """A pool of workers with room for any trial, on one machine."""
+
+    limit = None
+
+    def place(self, taken: list[Place], alone: bool, paces: dict[str, float]) -> Place:
+        return Place("worker", alone)
+
+    def machine(self, worker: str) -> str:
+        return "machine"
 
 
 def a_plan(out: Path, trials: int) -> Plan:
@@ -78,10 +90,9 @@ def opened(plan: Plan) -> tuple[StagedSearcher, dict[str, float]]:
     begin(plan, journal)
     part("journal")
     tracked = Tracked(plan, journal, manifest, Callback())
-    tracked.lay_out()
-    tracked.open()
-    part("open the tracking store, reconcile the tracked runs")
-    searcher = StagedSearcher(plan, journal, manifest, tracked, Callback())
+    tracked.start()
+    part("start the process that sends")
+    searcher = StagedSearcher(plan, journal, manifest, tracked, Callback(), Anywhere())  # type: ignore[arg-type]
     part("study, stopping rule, searcher")
     return searcher, seconds
 
@@ -107,6 +118,7 @@ def run(out: Path, trials: int) -> dict[str, Any]:
         spent["results"] += time.perf_counter() - began
     assert len(searcher.journal.of(EXPLORE)) == trials
     assert payload != Searcher.FINISHED
+    searcher.tracker.close()
     return {
         "mb_before": before,
         "mb_after": megabytes(),
@@ -123,6 +135,7 @@ def resume(out: Path, trials: int) -> dict[str, Any]:
     seconds["the next proposal"] = time.perf_counter() - began
     began = time.perf_counter()
     searcher.journal.write_tables(plan.folder)
+    searcher.tracker.close()
     seconds["write the tables"] = time.perf_counter() - began
     return {"seconds": seconds, "mb_before": before, "mb_after": megabytes()}
 

@@ -5,7 +5,7 @@ from typing import Any
 from idat_tune import tasks
 
 __version__ = "0.1.0"
-__all__ = ["RunConfig", "SearchConfig", "load"]
+__all__ = ["RunConfig", "SearchConfig", "load", "load_many"]
 
 
 def _register_own() -> None:
@@ -27,8 +27,8 @@ def __getattr__(name: str) -> Any:
         from idat_tune.search.config import SearchConfig
 
         return SearchConfig
-    if name == "load":
-        from idat_tune.export import load
+    if name in ("load", "load_many"):
+        from idat_tune import students
 
-        return load
+        return students.load if name == "load" else students.load_many
     raise AttributeError(f"module 'idat_tune' has no attribute '{name}'")

@@ -1,5 +1,7 @@
 """What a run costs, before it starts: trainable parameters, FLOPs and memory, from shapes alone."""
 
+import math
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -23,7 +25,7 @@ def describe(config: RunConfig, classes: int | None = None) -> dict[str, Any]:
     Returns:
         What `parameters` returns, and `gflop_per_image` with `forward` and `backward` (1e9 floating-point
         operations, a multiplication and an addition counting two) and `memory_gb` (1e9 bytes: weights, optimizer,
-        and activations saved for one batch, in fp32).
+        and activations saved for one batch, in fp32). Both count the second passes of PACE.
 
     Raises:
         BadInput: a model cannot be built.
@@ -34,10 +36,10 @@ def describe(config: RunConfig, classes: int | None = None) -> dict[str, Any]:
     return {
         **_counted(config, models),
         "gflop_per_image": {
-            "forward": sum(forward for forward, _ in flops) / 1e9,
-            "backward": sum(backward for _, backward in flops) / 1e9,
+            "forward": config.pace.passes * sum(forward for forward, _ in flops) / 1e9,
+            "backward": config.pace.passes * sum(backward for _, backward in flops) / 1e9,
         },
-        "memory_gb": sum(_memory(model, config.batch_size) for model in there) / 1e9,
+        "memory_gb": _memory_gb(config, there),
     }
 
 
@@ -52,6 +54,20 @@ def parameters(config: RunConfig, classes: int | None = None) -> dict[str, Any]:
         BadInput: a model cannot be built.
     """
     return _counted(config, _models(config, classes or config.classes))
+
+
+def memory_gb(config: RunConfig) -> float:
+    """The memory that `describe` predicts of a config, 1e9 bytes.
+
+    Raises:
+        BadInput: a model cannot be built.
+    """
+    return _memory_gb(config, [model for model in _models(config, config.classes).values() if model is not None])
+
+
+def _memory_gb(config: RunConfig, models: Iterable[AdaptedModel]) -> float:
+    passes = math.ceil(config.pace.passes)
+    return sum(_memory(model, config.batch_size, passes) for model in models) / 1e9
 
 
 def _models(config: RunConfig, classes: int) -> dict[str, AdaptedModel | None]:
@@ -98,8 +114,8 @@ def _flops(model: AdaptedModel) -> tuple[int, int]:
     return forward.get_total_flops(), backward.get_total_flops()
 
 
-def _memory(model: AdaptedModel, batch: int) -> int:
-    """Bytes of weights, optimizer state and what the forward pass saves for the backward pass."""
+def _memory(model: AdaptedModel, batch: int, passes: int) -> int:
+    """Bytes of weights, optimizer state and what so many forward passes save for the backward pass."""
     weights = {value.untyped_storage()._cdata: value.nbytes for value in model.parameters()}
     saved: dict[int, torch.UntypedStorage] = {}
 
@@ -113,4 +129,4 @@ def _memory(model: AdaptedModel, batch: int) -> int:
     activations = sum(storage.nbytes() for key, storage in saved.items() if key not in weights)
     del logits_BC
     trained = sum(value.nbytes for value in model.trainable().values())
-    return sum(weights.values()) + activations + (OPTIMIZER_COPIES - 1) * trained
+    return sum(weights.values()) + passes * activations + (OPTIMIZER_COPIES - 1) * trained

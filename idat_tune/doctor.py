@@ -12,7 +12,7 @@ from idat_tune import data, tasks
 from idat_tune.backbones import BACKBONES, EMBEDDED
 from idat_tune.errors import BadInput
 from idat_tune.search import machine
-from idat_tune.search.address import unused
+from idat_tune.search.address import resolved, unused
 
 PACKAGES = ("torch", "torchvision", "timm", "ray", "optuna", "mlflow", "pyarrow", "scikit-learn")
 _PAIR = ("vit_base", "vit_small")  # the student of most tasks, and its teacher
@@ -84,7 +84,9 @@ def _machine() -> Finding:
 
 def _cluster() -> Finding:
     """A search starts Ray of its own, whatever this says."""
-    return Finding("Ray clusters", True, unused() or "none that --address auto would use")
+    head = resolved(None)
+    used = head and f"this machine is the head of the one at {head}, which searches use; --address local: they do not"
+    return Finding("Ray clusters", True, used or unused() or "none that --address auto would use")
 
 
 def _cuda() -> Finding:

@@ -1,6 +1,7 @@
 """Ctrl-C, SIGTERM and SIGHUP: one way out of whatever is going on."""
 
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -70,10 +71,12 @@ def interruptible() -> Iterator[Interrupts]:
         yield _current or Interrupts()
         return
     _current = Interrupts()
-    before = _current.handle()
+    before, tell = _current.handle(), sys.unraisablehook
+    sys.unraisablehook = lambda lost: None if lost.exc_type is KeyboardInterrupt else tell(lost)  # which is remembered
     try:
         yield _current
     finally:
         _current = None
+        sys.unraisablehook = tell
         for number, handler in before.items():
             signal.signal(number, signal.SIG_DFL if handler is None else handler)

@@ -15,9 +15,9 @@ class EpochMetrics:
     epoch: int  # counted from 0
     lr: float  # learning rate of the epoch
     train_loss: float  # mean over steps of what was minimised
-    train_ce_student: float
+    train_ce_student: float  # with the label smoothing that it is trained with; val_loss has none
     train_ce_teacher: float | None  # None where the student learns alone
-    train_distill: float | None  # before the weight lambda; None where that is 0
+    train_distill: float | None  # before the weight lambda; None where that is 0 all epoch
     val_accuracy: float | None  # fraction of the val split that the student gets right
     val_loss: float | None  # the student's mean cross-entropy on the val split
     val_teacher_accuracy: float | None
@@ -49,9 +49,9 @@ TRACKED = {
     "val/loss": "val_loss",
     "val/teacher_accuracy": "val_teacher_accuracy",
     "lr": "lr",
-    "seconds": "seconds",
+    "epoch_seconds": "seconds",
     "images_per_second": "images_per_second",
-    "gpu_memory_gb": "gpu_memory_gb",
+    "system/gpu_memory_gb": "gpu_memory_gb",  # where MLflow shows what it calls system metrics
 }
 
 

@@ -51,6 +51,7 @@ class AdaptedModel(nn.Module):
     def forward(self, pixels: Tensor) -> Tensor:
         """Logits (B, C) of pixels (B, channels, H, W) in 0..255, as bytes or floats; normalises them itself.
 
+        With a gist token, in training mode, (B, 2, C): of the class token and of the gist.
         Where what is frozen is of lower precision than what trains, all is computed in the lower, as while training.
         """
         values = self._lowered()
@@ -94,9 +95,10 @@ class AdaptedModel(nn.Module):
         Raises:
             BadInput: adapters of this kind compute what no frozen weights can.
         """
-        if KINDS[kind].uses and not KINDS[kind].merges:
-            can = [name for name, known in KINDS.items() if known.merges or not known.uses]
-            raise BadInput(f"adapter.kind {kind} cannot be merged into the backbone; what can: {', '.join(can)}")
+        family = adapters.family(self.backbone)
+        can = [name for name, known in KINDS.items() if family in known.merges or not known.uses]
+        if kind not in can:
+            raise BadInput(f"adapter.kind {kind} cannot be merged into a {family}; what can: {', '.join(can)}")
         adapters.merge(self.backbone)
 
     @property
@@ -122,21 +124,29 @@ class AdaptedModel(nn.Module):
         Raises:
             BadInput: a tensor is missing, is not known, has another shape, or holds NaN; names it.
         """
-        own = self.trainable()
-        for name in own.keys() | state.keys():
-            if name not in state:
-                raise BadInput(f"tensor '{name}' is missing; it must have shape {tuple(own[name].shape)}")
-            if name not in own:
-                raise BadInput(f"tensor '{name}' does not belong to this student; check student and adapter.kind")
-            if state[name].shape != own[name].shape:
-                raise BadInput(
-                    f"tensor '{name}' has shape {tuple(state[name].shape)}, but this student wants "
-                    f"{tuple(own[name].shape)}; check student, adapter.hidden_dim and the number of classes"
-                )
-        weights.check_finite(state, "this student")
-        with torch.no_grad():
-            for name, parameter in own.items():
-                parameter.copy_(state[name])
+        fill(self.trainable(), state)
+
+
+def fill(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> None:
+    """Set some tensors of a model, by name, in place.
+
+    Raises:
+        BadInput: a tensor is missing, is not known, has another shape, or holds NaN; names it.
+    """
+    for name in own.keys() | state.keys():
+        if name not in state:
+            raise BadInput(f"tensor '{name}' is missing; it must have shape {tuple(own[name].shape)}")
+        if name not in own:
+            raise BadInput(f"tensor '{name}' does not belong to this student; check student and adapter.kind")
+        if state[name].shape != own[name].shape:
+            raise BadInput(
+                f"tensor '{name}' has shape {tuple(state[name].shape)}, but this student wants "
+                f"{tuple(own[name].shape)}; check student, adapter.hidden_dim and the number of classes"
+            )
+    weights.check_finite(state, "this student")
+    with torch.no_grad():
+        for name, value in own.items():
+            value.copy_(state[name])
 
 
 def input_spec(name: str, image_size: int | None = None) -> InputSpec:
@@ -200,12 +210,18 @@ def build(name: str, classes: int, config: RunConfig, seed: int | None, frozen: 
     spec = input_spec(name, config.image_size)
     backbone = (frozen or frozen_backbone)(name, config.image_size)
     generator = None if seed is None else torch.Generator().manual_seed(seed)
-    _set_drop_path(backbone, config.model.drop_path)
     try:
+        if config.gist.token:
+            adapters.insert_token(backbone)
         adapters.insert(backbone, config.adapter, generator)
     except BadInput as failure:
         raise BadInput(f"backbone {name.removeprefix(RANDOM)}: {failure}") from None
+    _set_drop_path(backbone, config.model.drop_path)
     _new_head(backbone, classes, generator)
+    if config.gist.token:
+        adapters.draw_token(backbone, generator)
+    if config.pace.weight:
+        adapters.add_noise(backbone, config.pace.sigma)
     return AdaptedModel(backbone, spec).train()
 
 
@@ -326,14 +342,23 @@ def _pretrained(name: str, image_size: int | None) -> nn.Module:
 
 
 def _set_drop_path(backbone: nn.Module, rate: float) -> None:
-    """Stochastic depth that rises linearly from 0 at the first block to `rate` at the last, as timm lays it out."""
-    from timm.layers import DropPath
+    """Stochastic depth that rises linearly from 0 at the first block to `rate` at the last, as timm lays it out.
 
+    An adapter with a path of its own drops it at the whole rate in every block.
+    """
     blocks: list[Any] = adapters.blocks_of(backbone)
     for depth, block in enumerate(blocks):
         probability = rate * depth / max(len(blocks) - 1, 1)
         for branch in ("drop_path1", "drop_path2"):
-            setattr(block, branch, DropPath(probability) if probability > 0 else nn.Identity())
+            setattr(getattr(block, "block", block), branch, _path(probability))
+        if hasattr(block, "own_path"):
+            block.own_path = _path(rate)
+
+
+def _path(probability: float) -> nn.Module:
+    from timm.layers import DropPath
+
+    return DropPath(probability) if probability > 0 else nn.Identity()
 
 
 def _new_head(backbone: Any, classes: int, generator: Generator | None) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import glob
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -12,8 +12,10 @@ import torch
 from torch import Tensor
 
 from idat_tune import data
+from idat_tune.engine.cut import Cut
 from idat_tune.errors import BadInput
-from idat_tune.export import Student
+from idat_tune.export import Pair, Student
+from idat_tune.model import AdaptedModel
 
 BATCH = 64  # images at once; more is no faster, and holds more memory
 
@@ -25,6 +27,7 @@ class Answer:
     image: str  # the file
     top: tuple[tuple[str, float], ...] = ()  # labels with their probabilities (0..1), the most probable first
     error: str = ""  # why there is no answer
+    adapter: str = ""  # who says so, where several students were asked
 
 
 def image_files(given: Sequence[Path]) -> list[Path]:
@@ -64,12 +67,46 @@ def answers(student: Student, files: Sequence[Path], top: int = 1) -> Iterator[A
         files: any number of them.
         top: labels per answer, at most as many as there are classes.
     """
-    read = data.in_order(lambda file: _pixels(student, file), files)
+    for (answer,) in answers_of_all([student], files, top):
+        yield answer
+
+
+def answers_of_all(students: Sequence[Student], files: Sequence[Path], top: int = 1) -> Iterator[tuple[Answer, ...]]:
+    """For each file what each of some students says; a file is decoded once for all who see it alike."""
+    views = list({_view(student): student for student in students}.items())
+    read = data.in_order(lambda file: {view: _pixels(student, file) for view, student in views}, files)
     waiting = zip(files, read, strict=True)
     while some := list(islice(waiting, BATCH)):
-        known = iter(_most_probable(student, [pixels for _, pixels in some if isinstance(pixels, Tensor)], top))
-        for file, pixels in some:
-            yield Answer(str(file), error=pixels) if isinstance(pixels, str) else Answer(str(file), next(known))
+        yield from zip(*[_answered(student, some, top) for student in students], strict=True)
+
+
+def _view(student: Student) -> Hashable:
+    """Equal for students for whom an image becomes the same pixels."""
+    spec = student.model.spec
+    return spec.size, spec.channels, spec.interpolation, student.intensity
+
+
+def _answered(student: Student, some: Sequence[tuple[Path, Mapping[Hashable, Tensor | str]]], top: int) -> list[Answer]:
+    seen = [(file, pixels[_view(student)]) for file, pixels in some]
+    known = iter(_most_probable(student, [pixels for _, pixels in seen if isinstance(pixels, Tensor)], top))
+    return [
+        Answer(str(file), error=pixels) if isinstance(pixels, str) else Answer(str(file), next(known))
+        for file, pixels in seen
+    ]
+
+
+def of_bytes(student: Student, images: Sequence[bytes], top: int = 1) -> list[tuple[tuple[str, float], ...]]:
+    """For each image, given as what its file holds, labels with their probabilities (0..1), the most probable first.
+
+    Raises:
+        BadInput: one is no image that can be read; it is called by its place.
+    """
+    found: list[tuple[tuple[str, float], ...]] = []
+    for first in range(0, len(images), BATCH):
+        some = enumerate(images[first : first + BATCH], first + 1)
+        pixels = [student.transform(data.read_bytes(image, f"image {number}")) for number, image in some]
+        found += _most_probable(student, pixels, top)
+    return found
 
 
 def _pixels(student: Student, file: Path) -> Tensor | str:
@@ -84,9 +121,16 @@ def _most_probable(student: Student, images: list[Tensor], top: int) -> list[tup
     if not images:
         return []
     with torch.no_grad():
-        logits_BC = student(torch.stack(images).to(student.model.device)).float()
+        logits_BC = _logits(student.model, torch.stack(images).to(student.model.device)).float()
     found = logits_BC.softmax(dim=-1).topk(min(top, len(student.labels)), dim=-1)
     return [
         tuple((student.labels[i], p) for i, p in zip(places, probabilities, strict=True))
         for places, probabilities in zip(found.indices.tolist(), found.values.tolist(), strict=True)
     ]
+
+
+def _logits(model: AdaptedModel | Pair, pixels: Tensor) -> Tensor:
+    """As the model's own up to rounding, the last block computed as far as the head looks at it."""
+    if isinstance(model, Pair):
+        return model.mean(_logits(model.student, pixels), _logits(model.teacher, pixels))
+    return Cut(model, cache=False).suffix((pixels,))

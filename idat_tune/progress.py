@@ -21,7 +21,7 @@ from idat_tune.screen import brief, duration, percent
 from idat_tune.search import LOG, Callback
 from idat_tune.search.budget import WHY, Budget
 from idat_tune.search.estimates import Standing, estimated, measured
-from idat_tune.search.plan import Job, Plan
+from idat_tune.search.plan import LINEAR, Job, Plan
 
 FRESH = 2.0  # seconds for which a forecast of the time left is good, less what has passed
 SILENCE = 60.0  # seconds after which plain lines say how far the search is
@@ -32,9 +32,15 @@ class Progress(Callback):
     """Follows a search: a live view on a terminal, a line per trial elsewhere or when `quiet`."""
 
     def __init__(
-        self, quiet: bool = False, way_on: str = "the same command", clock: Callable[[], float] = time.monotonic
+        self,
+        quiet: bool = False,
+        way_on: str = "the same command",
+        clock: Callable[[], float] = time.monotonic,
+        label: str = "",
     ):
+        """A `label` begins every line where several searches share the terminal, which then is nobody's alone."""
         self.quiet = quiet
+        self.label = label
         self.clock = clock
         self.way_on = way_on  # the command that resumes the search
         self.open = ExitStack()
@@ -55,6 +61,8 @@ class Progress(Callback):
 
     def on_search_open(self, plan: Plan) -> None:
         """From now on the screen is ours alone; the log file in the search's folder takes what others print."""
+        if self.label:
+            return
         stderr = self.open.enter_context(others_silenced(plan.folder / LOG))
         self.console = Console(file=stderr, highlight=False, soft_wrap=True)
         if self.console.is_terminal and not self.quiet:
@@ -72,8 +80,12 @@ class Progress(Callback):
         )
         for teacher, why in plan.left_out:
             self.say(f"without teacher {teacher} of space {plan.space.name}: {why}")
-        first = plan.first_jobs()
-        if plan.space.params and len(first) >= plan.config.explore.trials and not earlier:
+        for name, trial in plan.merged():
+            self.say(f"{name} is not run beside {trial}, which has the same config and stands for both")
+        first, asked = self._first(), plan.config.explore.trials
+        if not earlier and not plan.explores and not (plan.space.params and asked):
+            self.say(f"nothing is explored: {len(first)} arms are all the trials")
+        elif not earlier and plan.space.params and len(first) >= asked:
             arms = sum(bool(job.arms) for job in first)
             starts = f" and {len(first) - arms} starting points" * (len(first) > arms)
             self.say(f"the sampler proposes nothing: {arms} arms{starts} are all the trials; more --trials let it")
@@ -132,6 +144,10 @@ class Progress(Callback):
         """Say it."""
         self.say(sentence)
 
+    def on_tracking_back(self, sentence: str) -> None:
+        """Say it."""
+        self.say(sentence)
+
     def on_made_again(self, what: str) -> None:
         """Say what it is."""
         self.say(f"lost, and made again: {what}")
@@ -150,7 +166,7 @@ class Progress(Callback):
         """Print a line above the live part; the search outlives its terminal."""
         self.said = self.clock()
         with suppress(OSError):
-            self.console.print(text, markup=False)
+            self.console.print(f"{self.label}{text}", markup=False)
 
     def close(self) -> None:
         """Give the screen back; what the live part showed last is wiped."""
@@ -192,10 +208,17 @@ class Progress(Callback):
 
     def _trials(self) -> int:
         assert self.plan is not None
-        return max(self.plan.config.explore.trials, len(self.plan.first_jobs()))
+        return self.plan.trials
+
+    def _first(self) -> list[Job]:
+        """What is tried before anything is proposed and counts as a trial."""
+        assert self.plan is not None
+        return [job for job in self.plan.first_jobs() if LINEAR not in job.arms]
 
     def _count_of(self, stage: str) -> str:
-        return f"{sum(self.ended.values())} of {self._trials()}, " if stage == EXPLORE else ""
+        if stage != EXPLORE or self.plan is None:
+            return ""
+        return f"{sum(self.ended.values())} of {self._trials() + len(self.plan.linear_probes())}, "
 
     def _view(self) -> Group:
         head = Text(self._standing(), style="bold")

@@ -5,6 +5,7 @@
 import math
 import time
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -120,37 +121,39 @@ class Training:
     def stacks_with(self) -> Hashable:
         """Equal for runs that may have their next epoch as one; None for one that has it by itself."""
         alike = self.engine.stacks_with
-        distilled = self.config.distill_weight(self.reached) > 0
-        return alike and (alike, self.config.batch_size, len(self.train), len(self.val), distilled)
+        distills = self.config.distills(self.reached)
+        return alike and (alike, self.config.batch_size, len(self.train), len(self.val), distills)
 
     def planned(self) -> Epoch:
         """What the next epoch is to do; the same until it is done."""
         if self._planned is None:
-            self._planned = Epoch(self._order(), self.rates[self.reached], self.config.distill_weight(self.reached))
+            config, epoch = self.config, self.reached
+            weight, rise = config.distill_weight(epoch), config.distill_rise(epoch)
+            self._planned = Epoch(self._order(), self.rates[epoch], weight, rise)
         return self._planned
 
     def done(self, tallies: Sequence[tuple[float, float]], validated: float) -> EpochMetrics | Diverged:
         """Count the epoch and say how it went: from right answers and summed losses of each model, and seconds."""
         assert self.trained is not None
-        (order, lr, weight), epoch, (totals, trained) = self.planned(), self.reached, self.trained
-        loss, ce_student, ce_teacher, distill = (total / len(order) for total in totals)
+        planned, epoch, (totals, trained) = self.planned(), self.reached, self.trained
+        loss, ce_student, ce_teacher, distill = (total / len(planned.order) for total in totals)
         self.reached, self._planned, self.trained = epoch + 1, None, None
         if not math.isfinite(loss):
-            return Diverged(f"the training loss became {loss} in epoch {epoch} at learning rate {lr:.3g}")
+            return Diverged(f"the training loss became {loss} in epoch {epoch} at learning rate {planned.lr:.3g}")
         (accuracy, val_loss), (teacher_accuracy, _) = self._validated(tallies)
         alone = self.config.alone
         return EpochMetrics(
             epoch=epoch,
-            lr=lr,
+            lr=planned.lr,
             train_loss=loss,
             train_ce_student=ce_student,
             train_ce_teacher=None if alone else ce_teacher,
-            train_distill=distill if weight > 0 else None,
+            train_distill=distill if planned.distilled else None,
             val_accuracy=accuracy,
             val_loss=val_loss,
             val_teacher_accuracy=teacher_accuracy,
             seconds=trained + validated,
-            images_per_second=order.numel() / trained,
+            images_per_second=planned.order.numel() / trained,
             gpu_memory_gb=_peak_memory_gb(self.device, self.engine.working),
         )
 
@@ -219,15 +222,25 @@ def evaluate(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], config:
 
     Leaves the model in eval mode. Larger batches are cut, so their size does not matter.
     """
-    return evaluate_all({"": (model, config)}, batches)[""]
+    found = evaluate_all({"": (model, config)}, batches)[0][""]
+    return found.accuracy, found.loss
+
+
+class Evaluated(NamedTuple):
+    """What a model came to on some images."""
+
+    accuracy: float  # a fraction
+    loss: float  # mean cross-entropy
+    logits: Tensor  # (N, C), float32, on the CPU
 
 
 def evaluate_all(
     models: Mapping[str, tuple[nn.Module, RunConfig]], batches: Iterable[tuple[Tensor, Tensor]]
-) -> dict[str, tuple[float, float]]:
-    """As `evaluate`, for several models (each with its config) in one pass over the batches."""
+) -> tuple[dict[str, Evaluated], Tensor]:
+    """As `evaluate`, for several models (each with its config) in one pass over the batches; and the labels (N,)."""
     sums: dict[str, Tensor] = {}
-    count = 0
+    logits: dict[str, list[Tensor]] = {name: [] for name in models}
+    labels = []
     for model, _ in models.values():
         model.eval()
     with torch.no_grad():
@@ -237,9 +250,16 @@ def evaluate_all(
                     logits_BC = model(pixels_B).float()
                 found = tally(logits_BC, labels_B)
                 sums[name] = sums[name] + found if name in sums else found
-            count += len(labels_B)
+                logits[name].append(logits_BC.cpu())
+            labels.append(labels_B.cpu())
+    labels_N = torch.cat(labels)
+    count = len(labels_N)
     plain = {name: found.tolist() for name, found in sums.items()}
-    return {name: (correct / count, loss / count) for name, (correct, loss) in plain.items()}
+    found_of = {
+        name: Evaluated(correct / count, loss / count, torch.cat(logits[name]))
+        for name, (correct, loss) in plain.items()
+    }
+    return found_of, labels_N
 
 
 def _cut(batches: Iterable[tuple[Tensor, Tensor]]) -> Iterator[tuple[Tensor, Tensor]]:

@@ -9,44 +9,14 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from idat_tune.backbones import NO_TEACHER
 from idat_tune.config import RunConfig
 from idat_tune.data import Listed
+from idat_tune.journal import FAILED
 from idat_tune.kinds import KINDS
 from idat_tune.metrics import EpochMetrics
+from idat_tune.recipes import Recipe
+from idat_tune.report.words import brief, duration, percent
 from idat_tune.tasks import Task
-
-
-def percent(fraction: float | None, digits: int = 1) -> str:
-    """A fraction as percent, or a dash where there is none."""
-    return "-" if fraction is None else f"{100 * fraction:.{digits}f} %"
-
-
-def duration(seconds: float) -> str:
-    """Seconds as a person says them: 45 s, 3 min 20 s, 2 h 5 min."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s"
-    return f"{whole // 3600} h {whole % 3600 // 60} min"
-
-
-def brief(config: Mapping[str, Any]) -> str:
-    """The searched settings of a flat config in one short line, only those that it uses."""
-    used = KINDS[config["adapter.kind"]].uses
-    parts = [str(config["adapter.kind"])]
-    if "adapter.hidden_dim" in used:
-        parts.append(f"h={config['adapter.hidden_dim']}")
-    if "adapter.scale" in used:
-        parts.append(f"s={config['adapter.scale']:.3g}")
-    parts.append(f"lr={config['optim.lr']:.2g}")
-    if config["teacher"] == NO_TEACHER:
-        return " ".join([*parts, "alone"])
-    parts += [f"teacher={config['teacher']}", str(config["distill.loss"])]
-    if config["distill.loss"] == "kl":
-        parts.append(f"T={config['distill.temperature']:.3g}")
-    return " ".join([*parts, f"lambda={config['distill.weight']:.3g}"])
 
 
 def comparison(result: Mapping[str, Any]) -> Group:
@@ -60,8 +30,12 @@ def comparison(result: Mapping[str, Any]) -> Group:
         if record is not None:
             trainable = f"{record['trainable_params']:,}" if record["trainable_params"] else "-"
             figures = (percent(record["val_accuracy"]), confirmed(record["confirmed"]), spread(record["test_accuracy"]))
-            table.add_row(arm, record["trial"], *figures, trainable)
+            failed = " (failed)" * (record["status"] == FAILED)
+            table.add_row(arm, f"{record['trial']}{failed}", *figures, trainable)
             configs.add_row(f"{arm}:", brief(record["config"]))
+    if result["winner"]:
+        table.caption = "the winner was chosen by validation and confirmed, which are optimistic for it; test is not"
+        table.caption_justify = "left"
     return Group(table, configs)
 
 
@@ -125,6 +99,45 @@ def task_table(tasks: Iterable[Task]) -> Table:
     return table
 
 
+def recipe_table(recipes: Mapping[str, Recipe]) -> Table:
+    """What `idat-tune describe --recipes` shows."""
+    table = Table(box=SIMPLE)
+    for name in ("recipe", "sets", "otherwise in what is published"):
+        table.add_column(name, no_wrap=name == "recipe")
+    for name, recipe in recipes.items():
+        sets = " ".join(f"{key}={str(value).lower()}" for key, value in recipe.settings.items())
+        table.add_row(name, sets, recipe.otherwise)
+    return table
+
+
+def standing_table(standings: Iterable[Mapping[str, Any]]) -> Table:
+    """What `idat-tune status` shows."""
+    table = Table(box=SIMPLE)
+    for name in ("search", "task", "state", "trials", "best val", "test", "last heard", "process or reason"):
+        words = name in ("search", "task", "state", "process or reason")
+        table.add_column(name, justify="left" if words else "right", no_wrap=name != "process or reason")
+    for one in standings:
+        trials = one["trials"] or {}
+        failed = f" ({trials['failed']} failed)" if trials.get("failed") else ""
+        state = f"{one['state']}, {one['stage']}" if one["stage"] else one["state"]
+        cells = (
+            one["name"],
+            one["task"] or "",
+            state,
+            f"{_of(trials['ended'], trials['asked'])}{failed}" if trials.get("asked") or trials.get("ended") else "",
+            *("" if one[key] is None else percent(one[key]) for key in ("val_accuracy", "test_accuracy")),
+            "" if one["age"] is None else f"{duration(one['age'])} ago",
+            one["process"] or one["reason"] or "",
+        )
+        table.add_row(*(Text(cell) for cell in cells))
+    return table
+
+
+def _of(ended: int, asked: int) -> str:
+    """How many have ended of those asked for; arms run whether they were asked for or not."""
+    return f"{ended} of {asked}" if ended <= asked else str(ended)
+
+
 def listing_table(listed: Iterable[Listed], folder: Path) -> Table:
     """What `idat-tune data list` shows."""
     table = Table(title=Text(str(folder)), title_justify="left", box=SIMPLE)
@@ -151,6 +164,21 @@ def overview_table(rows: Iterable[Mapping[str, Any]]) -> Table:
             table.add_section()
         figures = (row[figure] for figure in ("winner_val", "winner_test", "default_test", "alone_test"))
         table.add_row(row["row"], *map(percent, figures))
+    return table
+
+
+def arms_table(rows: Sequence[Mapping[str, Any]]) -> Table | None:
+    """The means of every arm that the space names, over several tasks, on test; None where it names none."""
+    known = ("winner_test", "default_test", "alone_test")
+    arms = [name for name in rows[0] if name.endswith("_test") and name not in known]
+    if not arms:
+        return None
+    table = Table(title="arms on test, accuracy in percent", title_justify="left", box=SIMPLE)
+    means = [row for row in rows if row["row"].endswith(" mean")]
+    for name in ("", *(row["row"] for row in means)):
+        table.add_column(name, justify="right" if name else "left", no_wrap=True)
+    for arm in arms:
+        table.add_row(arm.removesuffix("_test"), *(percent(row[arm], 2) for row in means))
     return table
 
 

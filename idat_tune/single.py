@@ -65,7 +65,8 @@ def train_once(config: RunConfig, out: Path | None, test: bool, each: Each = lam
     }
     if out is not None:
         metrics = {key: value for key, value in result.items() if key not in ("config", "out") and value is not None}
-        export.save(out, training.config, training.student.trained_state(), metrics)
+        how = {"trained_on": "trainval" if test or paper else "train", "test_openings": None if paper else int(test)}
+        export.save(out, training.config, training.student.trained_state(), metrics, protocol=how)
     return result
 
 

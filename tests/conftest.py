@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -18,8 +19,11 @@ TINY = {"student": "random:vit_tiny_patch16_224", "teacher": "none"}
 
 
 def pytest_collection_modifyitems(items):
+    """Files with the most slow tests first: at the end of a run of two at a time, none of them is left over alone."""
     import torch
 
+    slow = Counter(item.path for item in items if "slow" in item.keywords)
+    items.sort(key=lambda item: -slow[item.path])
     skip = pytest.mark.skip(reason="needs CUDA")
     for item in items:
         if "gpu" in item.keywords and not torch.cuda.is_available():

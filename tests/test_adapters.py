@@ -7,8 +7,10 @@ import math
 import pytest
 import torch
 from conftest import glyphs
+from equations import SCALE, attend, attend_in_windows, expected
 
 from idat_tune import adapters, kinds
+from idat_tune.backbones import family
 from idat_tune.config import RunConfig
 from idat_tune.errors import BadInput
 from idat_tune.model import build
@@ -16,13 +18,18 @@ from idat_tune.model import build
 VIT, SWIN = "random:vit_tiny_patch16_224", "random:swin_tiny_patch4_window7_224"
 # A block in the middle; the Swin's is one with shifted windows.
 PLACES = {
-    VIT: {"index": 5, "prefix": "blocks.5.", "input": (2, 197, 192), "heads": 3},
-    SWIN: {"index": 5, "prefix": "layers.2.blocks.1.", "input": (2, 14, 14, 384), "heads": 12},
+    VIT: {"index": 5, "first": "blocks.0.", "prefix": "blocks.5.", "input": (2, 197, 192), "heads": 3},
+    SWIN: {
+        "index": 5,
+        "first": "layers.2.blocks.0.",
+        "prefix": "layers.2.blocks.1.",
+        "input": (2, 14, 14, 384),
+        "heads": 12,
+    },
 }
 HERE = [
     (name, kind) for name in PLACES for kind, known in kinds.KINDS.items() if name == VIT or "swin" in known.families
 ]
-SCALE = 0.3
 
 
 def config_of(kind, name, **changes):
@@ -48,161 +55,25 @@ def built(kind, name, **changes):
     return model
 
 
-# The blocks, written out from the papers: nothing below uses the package or timm's forward.
-
-
-def linear(layer):
-    return lambda x: x @ layer.weight.T + (0 if layer.bias is None else layer.bias)
-
-
-def norm(layer):
-    def apply(x):
-        centred = x - x.mean(-1, keepdim=True)
-        return centred / (centred.pow(2).mean(-1, keepdim=True) + layer.eps).sqrt() * layer.weight + layer.bias
-
-    return apply
-
-
-def gelu(x):
-    return x * 0.5 * (1 + torch.erf(x / math.sqrt(2)))
-
-
-def operations(block):
-    return {
-        "norm1": norm(block.norm1),
-        "attn.qkv": linear(block.attn.qkv),
-        "attn.proj": linear(block.attn.proj),
-        "norm2": norm(block.norm2),
-        "mlp.fc1": linear(block.mlp.fc1),
-        "mlp.fc2": linear(block.mlp.fc2),
-    }
-
-
-def attend(x, ops, heads, bias=0.0):
-    """Softmax attention over the tokens of x (N, T, D)."""
-    q, k, v = ops["attn.qkv"](x).chunk(3, -1)
-    q, k, v = (part.unflatten(-1, (heads, -1)).transpose(1, 2) for part in (q, k, v))
-    weights = (q @ k.transpose(-1, -2) / math.sqrt(q.shape[-1]) + bias).softmax(-1)
-    return ops["attn.proj"]((weights @ v).transpose(1, 2).flatten(2))
-
-
-def attend_in_windows(x, ops, heads, table, window=7, shift=3):
-    """Attention within shifted 7x7 windows of x (B, R, C, D), one window after the other."""
-    size = x.shape[1]
-    cell = torch.arange(window * window)
-    row, column = cell // window, cell % window
-    offset = (row[:, None] - row + window - 1) * (2 * window - 1) + column[:, None] - column + window - 1
-    bias = table[offset].permute(2, 0, 1)
-    band = torch.tensor([0] * (size - window) + [1] * (window - shift) + [2] * shift)
-    region = 3 * band[:, None] + band
-    x = x.roll((-shift, -shift), (1, 2))
-    out = torch.empty_like(x)
-    for top in range(0, size, window):
-        for left in range(0, size, window):
-            at = (slice(None), slice(top, top + window), slice(left, left + window))
-            inside = region[at[1:]].flatten()
-            apart = -100.0 * (inside[:, None] != inside)
-            out[at] = attend(x[at].flatten(1, 2), ops, heads, bias + apart).view_as(x[at])
-    return out.roll((shift, shift), (1, 2))
-
-
-def feed_forward(x, ops):
-    return ops["mlp.fc2"](gelu(ops["mlp.fc1"](x)))
-
-
-def bottleneck(x, t, name, act):
-    return act(x @ t[f"{name}down.weight"].T + t[f"{name}down.bias"]) @ t[f"{name}up.weight"].T + t[f"{name}up.bias"]
-
-
-def conv_bottleneck(x, t, name):
-    """One pixel and one of its 3x3 neighbours after the other."""
-
-    def quick(x):
-        return x / (1 + torch.exp(-1.702 * x))
-
-    def convolved(grid):
-        weight, out = t[f"{name}conv.weight"], torch.zeros_like(grid) + t[f"{name}conv.bias"]
-        rows, columns = grid.shape[1:3]
-        for r in range(rows):
-            for c in range(columns):
-                for dr in (-1, 0, 1):
-                    for dc in (-1, 0, 1):
-                        if 0 <= r + dr < rows and 0 <= c + dc < columns:
-                            out[:, r, c] += grid[:, r + dr, c + dc] @ weight[:, :, dr + 1, dc + 1].T
-        return out
-
-    hidden = quick(x @ t[f"{name}down.weight"].T + t[f"{name}down.bias"])
-    if hidden.ndim == 3:
-        side = math.isqrt(hidden.shape[1] - 1)
-        first = convolved(hidden[:, :1, None])[:, :, 0]
-        rest = convolved(hidden[:, 1:].unflatten(1, (side, side))).flatten(1, 2)
-        hidden = torch.cat([first, rest], 1)
-    else:
-        hidden = convolved(hidden)
-    return quick(hidden) @ t[f"{name}up.weight"].T + t[f"{name}up.bias"]
-
-
-def rep(x, t, name):
-    hidden = x @ t[f"{name}down.weight"].T + t[f"{name}down.bias"]
-    half, width = hidden.shape[-1] // 2, x.shape[-1]
-    upper = hidden[..., :half] @ t[f"{name}up_weight"][: width // 2].T
-    lower = hidden[..., half:] @ t[f"{name}up_weight"][width // 2 :].T
-    return x + SCALE * (torch.cat([upper, lower], -1) + t[f"{name}up_bias"])
-
-
-def lora(x, t, ops):
-    q, k, v = ops["attn.qkv"](x).chunk(3, -1)
-    q = q + SCALE * (x @ t["attn.qkv.q_down.weight"].T) @ t["attn.qkv.q_up.weight"].T
-    v = v + SCALE * (x @ t["attn.qkv.v_down.weight"].T) @ t["attn.qkv.v_up.weight"].T
-    return torch.cat([q, k, v], -1)
-
-
-def expected(kind, x, ops, attention, t):
-    """The block's output, from its frozen operations and its trained tensors `t`."""
-
-    def adapter(x):
-        return bottleneck(x, t, "adapter.", gelu)
-
-    if kind == "vpt_deep":
-        x = torch.cat([x[:, :1], t["prompts"].expand(len(x), -1, -1), x[:, 1:]], 1)
-    plain = dict(ops)
-    if kind == "lora":
-        ops = {**plain, "attn.qkv": lambda x: lora(x, t, plain)}
-    if kind == "repadapter":
-        ops = {**plain, **{n: (lambda x, n=n: plain[n](rep(x, t, f"{n}."))) for n in ("attn.qkv", "mlp.fc1")}}
-    if kind == "ssf":
-        ops = {n: (lambda x, n=n, op=op: op(x) * t[f"{n}.scale"] + t[f"{n}.shift"]) for n, op in plain.items()}
-    first, second = 0, 0
-    normed = ops["norm1"](x)
-    if kind == "parallel_shared":
-        first = SCALE * adapter(x)
-    if kind == "convpass":
-        first = SCALE * conv_bottleneck(normed, t, "attention_adapter.")
-    x = x + attention(normed, ops) + first
-    normed = ops["norm2"](x)
-    if kind in ("parallel", "parallel_shared"):
-        second = SCALE * adapter(x)
-    if kind == "adaptformer":
-        second = SCALE * bottleneck(x, t, "adapter.", lambda x: x.clamp_min(0))
-    if kind == "convpass":
-        second = SCALE * conv_bottleneck(normed, t, "mlp_adapter.")
-    x = x + feed_forward(normed, ops) + second
-    if kind == "sequential":
-        x = x + adapter(x)
-    if kind == "vpt_deep":
-        x = torch.cat([x[:, :1], x[:, 1 + len(t["prompts"]) :]], 1)
-    return x
-
-
-@pytest.mark.parametrize(("name", "kind"), HERE)
-def test_a_block_computes_the_published_equation(name, kind):
+@pytest.mark.parametrize(
+    ("name", "kind", "changes"),
+    [
+        *((name, kind, {}) for name, kind in HERE),
+        *((name, "lora", {"adapter__targets": targets}) for name in PLACES for targets in ("qkv", "all")),
+    ],
+)
+def test_a_block_computes_the_published_equation(name, kind, changes):
     place = PLACES[name]
-    model = built(kind, name)
+    model = built(kind, name, **changes)
     # Where the frozen weights themselves train, the reference takes them from the model.
-    plain = model if kind in ("full", "bitfit") else built("linear", name)
+    plain = model if kind in ("full", "bitfit", "ln", "difffit") else built("linear", name)
     raw = adapters.blocks_of(plain.backbone)[place["index"]]
-    trained = {
-        n.removeprefix(place["prefix"]): p for n, p in model.trainable().items() if n.startswith(place["prefix"])
+    # What the blocks of a stage share is the first one's; of all else the block has its own. Some of it is frozen.
+    added = {
+        n.removeprefix(prefix): p
+        for prefix in (place["first"], place["prefix"])
+        for n, p in [*model.trainable().items(), *model.backbone.named_buffers()]
+        if n.startswith(prefix)
     }
 
     def attention(x, ops):
@@ -213,7 +84,7 @@ def test_a_block_computes_the_published_equation(name, kind):
     x = torch.randn(place["input"], generator=torch.Generator().manual_seed(2), dtype=torch.float64)
     with torch.no_grad():
         found = adapters.blocks_of(model.backbone)[place["index"]](x)
-        wanted = expected(kind, x, operations(raw), attention, trained)
+        wanted = expected(kind, x, raw, attention, added)
     torch.testing.assert_close(found, wanted, rtol=1e-9, atol=1e-9)
 
 
@@ -255,21 +126,30 @@ def test_at_scale_zero_a_model_is_the_plain_backbone_with_its_head(kind):
     torch.testing.assert_close(model(pixels), plain(pixels), rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", ["glyph_base", VIT, SWIN])
-@pytest.mark.parametrize("kind", [kind for kind, known in kinds.KINDS.items() if known.merges or not known.uses])
-def test_a_merged_model_gives_the_same_logits_and_is_a_plain_backbone(name, kind):
-    model = build(name, 10, config_of(kind, name, adapter__scale=1.0), seed=0).eval()
+MERGING = [
+    (name, kind, {})
+    for name in ("glyph_base", VIT, SWIN)
+    for kind, known in kinds.KINDS.items()
+    if family(name) in known.merges or not known.uses
+]
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "changes"),
+    [*MERGING, *((name, "lora", {"adapter__targets": of}) for name in (VIT, SWIN) for of in ("qkv", "all"))],
+)
+def test_a_merged_model_gives_the_same_logits_and_is_a_plain_backbone(name, kind, changes):
+    model = build(name, 10, config_of(kind, name, adapter__scale=1.0, **changes), seed=0).double().eval()
+    model.dtype = torch.float64
     with torch.no_grad():
         for key, parameter in model.trainable().items():
             if kind != "full" and not key.startswith("head"):
                 parameter.add_(0.03 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(3)))
     spec = model.spec
     pixels = torch.randint(0, 256, (2, spec.channels, spec.size, spec.size), generator=torch.Generator().manual_seed(4))
-    with torch.no_grad():
-        before = model(pixels)
-        model.merge(kind)
-        after = model(pixels)
-    torch.testing.assert_close(after, before, rtol=0, atol=1e-5)
+    before = model(pixels)
+    model.merge(kind)
+    torch.testing.assert_close(model(pixels), before, rtol=0, atol=1e-9)
     extra = 0 if kind != "ssf" or name != SWIN else 3  # a Swin's three reductions get a bias
     plain = build(name, 10, config_of("linear", name), seed=0)
     assert len(list(model.parameters())) == len(list(plain.parameters())) + extra
@@ -277,21 +157,30 @@ def test_a_merged_model_gives_the_same_logits_and_is_a_plain_backbone(name, kind
 
 def test_what_does_not_merge_says_so():
     model = build("glyph_base", 10, glyphs(), seed=0)
-    with pytest.raises(BadInput, match="sequential cannot be merged into the backbone; what can: .*lora, ssf"):
+    with pytest.raises(BadInput, match="sequential cannot be merged into a vit; what can: .*lora, ssf.*arc"):
         model.merge("sequential")
+
+
+def test_half_of_arc_cannot_be_merged_in_a_swin_and_says_so():
+    model = build(SWIN, 10, config_of("arc", SWIN), seed=0)
+    with pytest.raises(BadInput, match="arc cannot be merged into a swin; what can: .*lora, ssf") as caught:
+        model.merge("arc")
+    assert "arc" not in str(caught.value).partition("what can")[2]
 
 
 @pytest.mark.parametrize("kind", kinds.KINDS)
 def test_a_kind_is_changed_by_the_settings_that_it_uses_and_by_no_other(kind):
     def state(**changes):
-        model = build("glyph_base", 10, glyphs(adapter__kind=kind, **changes), seed=0).eval()
+        model = build("glyph_base", 10, glyphs(adapter__kind=kind, **changes), seed=0)
+        torch.manual_seed(0)
         with torch.no_grad():
             for value in model.trainable().values():
                 value.add_(0.01)
             return model(torch.full((1, 1, 32, 32), 7)), model.trainable_params()
 
     logits, count = state()
-    changes = {"adapter.hidden_dim": 8, "adapter.scale": 0.7, "adapter.init": "zero_up"}
+    changes = {"adapter.hidden_dim": 8, "adapter.scale": 0.7, "adapter.init": "zero_up", "adapter.targets": "all"}
+    changes["adapter.dropout"] = 0.5
     for key, value in changes.items():
         other, other_count = state(**{key.replace(".", "__"): value})
         same = count == other_count and torch.equal(logits, other)

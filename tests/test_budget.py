@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 from test_journal import epoch
-from test_searcher import Everywhere, SilentTracker, a_plan, asking, opened, results_of, run_all, run_one
+from test_searcher import Everywhere, SilentTracker, a_plan, asking, no_linear_arm, opened, results_of, run_all, run_one  # noqa: F401
 
 from idat_tune import space as spaces
 from idat_tune.errors import BadInput
@@ -193,10 +193,10 @@ def test_a_search_that_ended_by_its_trials_may_be_given_more_until_the_winner_st
     assert conducting.journal.state.ended_by == "hours"
 
 
-def test_gpu_hours_are_refused_where_trials_take_no_gpu():
+def test_gpu_hours_are_refused_where_trials_take_no_gpu(tmp_path):
     session = Session(SearchConfig.of("digits", max_concurrent=1, gpu_hours=1))
     try:
         with pytest.raises(BadInput, match="--gpu-hours cannot be counted: trials take no GPU here; use --hours"):
-            session.start()
+            session.start(a_plan(tmp_path))
     finally:
         session.close()

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -46,7 +47,7 @@ def refused(*arguments, cwd=None, **environment):
         (["--task", "digits", "--set", "optim.lr=-1"], "optim.lr cannot be -1"),
         (["--task", "digits", "--set", "optim.lr"], "write it as key=value"),
         (["--task", "digits", "--set", "task=dtd"], "the task is chosen with --task"),
-        (["--task", "digits", "--trials", "0"], "--trials cannot be 0"),
+        (["--task", "digits", "--trials", "-1"], "--trials cannot be -1"),
         (["--task", "digits", "--epochs", "0"], "epochs cannot be 0"),
         (["--task", "digits", "--hours", "0"], "--hours cannot be 0"),
         (["--task", "digits", "--max-concurrent", "0"], "--max-concurrent cannot be 0"),
@@ -272,3 +273,33 @@ def test_a_search_whose_weights_cannot_be_had_is_refused_before_anything_is_writ
     assert "the weights of vit_base_patch16_224.augreg_in21k are not here" in line
     assert "--weights" in line
     assert not (tmp_path / "runs").exists()
+
+
+def test_the_run_of_an_export_can_be_done_again_to_the_byte(searched, tmp_path):
+    _, out, _ = searched
+    best, again = out / "first" / "best", tmp_path / "again"
+    done = command("train", "--config", best / "config.yaml", "--test", "--out", again, "--quiet")
+    assert done.returncode == 0, done.stderr
+    for name in ("config.yaml", "adapter.safetensors"):
+        assert (again / name).read_bytes() == (best / name).read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("", "config file .*run.yaml: it has no settings of a run"),
+        ("- 1", "it has no settings of a run"),
+        ("task: [digits", "config file .*run.yaml: "),
+        ("{task: digits, optim.rl: 1}", "config file .*run.yaml: .*optim.lr"),
+        ("{task: dgits}", "config file .*run.yaml: .*digits"),
+    ],
+)
+def test_a_file_that_is_no_config_is_refused_by_its_name(tmp_path, text, sentence):
+    (tmp_path / "run.yaml").write_text(text)
+    assert re.search(sentence, refused("train", "--config", tmp_path / "run.yaml"))
+
+
+def test_what_to_train_is_asked_for_and_said_once():
+    assert "train needs --task NAME, or --config FILE" in refused("train")
+    assert "config file" in refused("train", "--config", "nowhere.yaml")
+    assert "--recipe arc and --config" in refused("train", "--config", "nowhere.yaml", "--recipe", "arc")

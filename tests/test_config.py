@@ -185,3 +185,21 @@ def test_timm_names_pass_and_nonsense_does_not():
     assert backbones.check("random:swin_tiny_patch4_window7_224")
     with pytest.raises(BadInput, match="unknown backbone 'resnet50'"):
         backbones.check("resnet50")
+
+
+@pytest.mark.parametrize(
+    ("changes", "present", "absent"),
+    [
+        ({}, ["distill.temperature", "distill.weight", "adapter.init"], ["adapter.scale"]),
+        ({"teacher": "none"}, ["optim.lr", "teacher"], ["distill.weight", "distill.loss", "distill.temperature"]),
+        ({"distill.loss": "mse"}, ["distill.target", "distill.weight"], ["distill.temperature", "distill.direction"]),
+        ({"distill.weight": 0}, ["distill.weight"], ["distill.loss", "distill.detach_teacher"]),
+        ({"adapter.kind": "lora"}, ["adapter.scale", "adapter.hidden_dim"], ["adapter.init"]),
+        ({"adapter.kind": "bitfit"}, ["adapter.kind"], ["adapter.scale", "adapter.hidden_dim", "adapter.init"]),
+    ],
+)
+def test_settings_in_use_are_those_that_make_a_difference(changes, present, absent):
+    found = RunConfig.for_task("digits", changes).in_use()
+    assert set(present) <= set(found)
+    assert not set(absent) & set(found)
+    assert found["task"] == "digits"

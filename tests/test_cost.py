@@ -87,11 +87,57 @@ def test_adapters_and_heads_are_counted_apart(backbone, adapters, head, kind):
         ("adaptformer", 64, 1_189_632),
         ("repadapter", 8, 239_808),
         ("convpass", 8, 327_552),
+        ("rlrr", 4, 288_768),
+        ("ln", 4, 38_400),
+        ("difffit", 4, 140_544),
+        ("ia3", 4, 55_296),
+        ("vera", 256, 30_720),
+        ("dora", 8, 313_344),
+        ("mona", 64, 2_684_928),
+        ("mona", 16, 721_920),
+        ("mona", 4, 248_448),
+        ("mosa", 16, 350_400),
+        ("arc", 50, 96_432),
+        ("fact_tt", 8, 21_504),
+        ("fact_tt", 16, 61_440),
+        ("fact_tk", 16, 30_976),
+        ("fact_tk", 32, 86_528),
+        ("fact_tk", 64, 369_664),
+        ("res_adapter", 13, 497_976),
+        ("adapter_plus", 1, 36_876),
+        ("adapter_plus", 2, 55_320),
+        ("adapter_plus", 4, 92_208),
+        ("adapter_plus", 8, 165_984),
+        ("adapter_plus", 16, 313_536),
+        ("adapter_plus", 32, 608_640),
     ],
 )
 def test_the_other_kinds_have_their_published_counts(kind, hidden, count):
     changes = {"teacher": "none", "adapter.kind": kind, "adapter.hidden_dim": hidden}
     assert cost.parameters(RunConfig.for_task("cifar", changes))["student"]["adapter_params"] == count
+
+
+@pytest.mark.parametrize(("student", "count"), [("vit_large", 153_952), ("swin_base", 218_464)])
+def test_arc_has_its_published_counts_in_other_backbones(student, count):
+    changes = {"student": student, "teacher": "none", "adapter.kind": "arc", "adapter.hidden_dim": 50}
+    assert cost.parameters(RunConfig.for_task("cifar", changes))["student"]["adapter_params"] == count
+
+
+@pytest.mark.parametrize(
+    ("student", "targets", "count"),
+    [
+        ("vit_base", "qv", 12 * 8 * 2 * 1536),
+        ("vit_base", "qkv", 12 * 8 * 3 * 1536),
+        ("vit_base", "all", 12 * 8 * (4 * 1536 + 2 * 3840)),
+        ("vit_large", "all", 24 * 8 * (4 * 2048 + 2 * 5120)),
+        # Stages of 128, 256, 512 and 1,024 channels with 2, 2, 18 and 2 blocks.
+        ("swin_base", "all", 8 * (4 * 2 + 2 * 5) * (2 * 128 + 2 * 256 + 18 * 512 + 2 * 1024)),
+    ],
+)
+def test_lora_is_counted_with_what_it_updates(student, targets, count):
+    changes = {"student": student, "teacher": "none", "adapter.kind": "lora", "adapter.hidden_dim": 8}
+    config = RunConfig.for_task("cifar", {**changes, "adapter.targets": targets})
+    assert cost.parameters(config)["student"]["adapter_params"] == count
 
 
 def test_describe_tells_flops_and_memory_beside_the_parameters():

@@ -41,7 +41,7 @@ def test_a_dry_run_measures_and_foresees_and_writes_nothing(estimated):
     for found in (first, second):
         assert found["hours"] > 0
         assert 9 < found["epochs"]["explore"] <= 18
-        assert found["epochs"]["final"] == 27
+        assert 27 < found["epochs"]["final"] <= 36  # the winner may have a twin
         assert 0 < found["memory"]["per_trial_gb"] < 1
         assert not found["memory"]["measured"]
         assert all(probed["seconds_per_1000_images"] > 0 for probed in found["probed"])

@@ -59,23 +59,47 @@ def test_a_split_model_has_the_loss_and_the_gradients_of_the_plain_one(kind, dro
     torch.testing.assert_close(our_gradients, gradients, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("targets", ["qkv", "all"])
+def test_lora_is_split_whatever_it_updates(targets):
+    model = moved("glyph_base", adapter__kind="lora", adapter__targets=targets)
+    pixels = torch.as_tensor(noise(6).pixels)
+    split = Cut(model)
+    ours, theirs = (loss_and_gradients(model, of) for of in (split.suffix(split.prefix(pixels)), model(pixels)))
+    torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
+
+
 def test_what_is_cached_is_all_that_precedes_what_trains():
     keys = {kind: Cut(moved("glyph_base", adapter__kind=kind)).key for kind in KINDS}
     assert keys == {
         "sequential": (0, "Sequential.frozen"),
+        "adapter_plus": (0, "Sequential.frozen"),
         "parallel": (0, "Parallel.frozen"),
         "adaptformer": (0, "Parallel.frozen"),
         "parallel_shared": (0, "ParallelShared.frozen"),
         "convpass": (0, "Convpass.frozen"),
+        "res_adapter": (0, "ResAdapters.frozen"),
         "vpt_deep": (0, "AdaptedBlock.frozen"),
         "lora": (0, ""),
+        "arc": (0, ""),
+        "fact_tt": (0, ""),
+        "fact_tk": (0, ""),
         "repadapter": (0, ""),
         "linear": (3, ""),
         "full": (-1, ""),
         "bitfit": (-1, ""),
         "ssf": (-1, ""),
+        "mosa": (0, "Parallel.frozen"),
+        "mona": (0, "Mona.frozen"),
+        "dora": (0, ""),
+        "vera": (0, ""),
+        "ia3": (0, ""),
+        "difffit": (-1, ""),
+        "ln": (0, ""),
+        "rlrr": (-1, ""),
     }
     assert Cut(moved("glyph_base", adapter__kind="linear", model__drop_path=0.1)).key == (1, "")
+    # What is random there begins behind the block.
+    assert Cut(moved("glyph_base", adapter__kind="adapter_plus", model__drop_path=0.1)).key == keys["sequential"]
 
 
 def test_models_of_one_key_share_a_prefix():
@@ -110,13 +134,17 @@ def plainly_trained(config, images):
     shuffle = torch.Generator().manual_seed(config.seed)
     torch.manual_seed(config.seed)
     epochs = []
+    steps, share = len(labels) // config.batch_size, config.optim.label_smoothing
     for epoch in range(config.total_epochs):
         order = torch.randperm(len(labels), generator=shuffle)
         losses = []
-        for index in order.split(config.batch_size)[: len(labels) // config.batch_size]:
+        for step, index in enumerate(order.split(config.batch_size)[:steps]):
             ours, theirs = student(pixels[index]), teacher(pixels[index])
-            ce = F.cross_entropy(ours, labels[index]) + F.cross_entropy(theirs, labels[index])
-            loss = ce + config.distill_weight(epoch) * distillation(ours, theirs, config.distill)
+            smooth = (1 - share) * F.one_hot(labels[index], 10) + share / 10
+            ce = F.cross_entropy(ours, smooth) + F.cross_entropy(theirs, labels[index])
+            ramp = config.distill.ramp_epochs
+            weight = config.distill.weight * (min(1.0, (epoch * steps + step) / (ramp * steps)) if ramp else 1.0)
+            loss = ce + weight * distillation(ours, theirs, config.distill)
             adamw.zero_grad()
             loss.backward()
             adamw.step()
@@ -143,6 +171,22 @@ def test_a_run_has_the_losses_of_the_plain_loop_with_the_same_random_stream(kind
     with torch.no_grad():
         ours, theirs = (model.eval()(pixels) for model in (training.student, student))
     torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"distill__ramp_epochs": 2, "distill__weight": 5.0},
+        {"distill__standardise": True, "distill__temperature": 2.0, "distill__ramp_epochs": 3},
+        {"distill__target": "mean", "distill__square_temperature": True, "optim__label_smoothing": 0.2},
+    ],
+)
+@pytest.mark.parametrize("recorded", [False, True])
+def test_every_way_to_distil_has_the_losses_of_the_plain_loop(changes, recorded):
+    config = glyphs(epochs=3, optim__warmup_epochs=0, optim__lr=1e-3, **changes)
+    losses, _ = plainly_trained(config, noise(96))
+    training = run_on(Resident(noise(96), torch.device("cpu"), recorded), config, torch.arange(96), torch.arange(0))
+    assert [epoch.train_loss for epoch in training] == pytest.approx(losses, rel=1e-5)
 
 
 # Workers that live on: every trial finds what the ones before it left, and is not changed by it.
@@ -297,14 +341,14 @@ def test_a_run_out_of_memory_says_which_and_the_worker_lives_on(recorded):
 
 def test_a_cpu_out_of_memory_says_so_too(monkeypatch):
     training = run(glyphs(), noise())
-    monkeypatch.setattr(training.engine, "_step", lambda index, weight: torch.empty(2**50))
+    monkeypatch.setattr(training.engine, "_step", lambda *_: torch.empty(2**50))
     with pytest.raises(OutOfMemory, match="cpu ran out of memory"):
         list(training)
 
 
 def test_other_failures_stay_what_they_are(monkeypatch):
     training = run(glyphs(), noise())
-    monkeypatch.setattr(training.engine, "_step", lambda index, weight: torch.zeros(2) @ torch.zeros(3))
+    monkeypatch.setattr(training.engine, "_step", lambda *_: torch.zeros(2) @ torch.zeros(3))
     with pytest.raises(RuntimeError, match="size"):
         list(training)
 

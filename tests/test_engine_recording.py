@@ -42,11 +42,12 @@ def state_bytes(training):
     return [value.numpy().tobytes() for model in models for value in model.trained_state().values()]
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("kind", "targets"), [*((kind, "qv") for kind in KINDS), ("lora", "qkv"), ("lora", "all")])
 @pytest.mark.parametrize("teacher", ["none", "glyph_small"])
-def test_a_recorded_run_has_the_losses_and_the_logits_of_the_eager_one(kind, teacher):
+def test_a_recorded_run_has_the_losses_and_the_logits_of_the_eager_one(kind, targets, teacher):
     config = glyphs(
         adapter__kind=kind,
+        adapter__targets=targets,
         adapter__hidden_dim=6,
         adapter__scale=0.7,
         teacher=teacher,
@@ -72,22 +73,69 @@ def test_every_loss_on_logits_is_recorded(loss):
         assert ours == pytest.approx(theirs, rel=1e-5)
 
 
-def test_drop_path_of_a_recording_is_that_of_the_eager_path_with_the_same_masks(monkeypatch):
-    config = glyphs(model__drop_path=0.4, optim__warmup_epochs=0, seed=5)
+WAYS = {
+    "standardise": {"distill__standardise": True, "distill__temperature": 2.0},
+    "mean": {"distill__target": "mean", "distill__square_temperature": True},
+    "mean, detached": {"distill__target": "mean", "distill__detach_teacher": True, "distill__standardise": True},
+    "ramp": {"distill__ramp_epochs": 2, "distill__weight": 5.0, "distill__stop_epoch": 3},
+    "smoothing": {"optim__label_smoothing": 0.1},
+    "smoothing alone": {"optim__label_smoothing": 0.1, "teacher": "none"},
+    "all": {
+        "distill__standardise": True,
+        "distill__target": "mean",
+        "distill__ramp_epochs": 3,
+        "optim__label_smoothing": 0.1,
+    },
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("kind", ["sequential", "linear"])
+def test_every_way_to_distil_is_recorded(way, kind):
+    config = glyphs(adapter__kind=kind, adapter__hidden_dim=6, epochs=4, optim__warmup_epochs=0, **WAYS[way])
+    eager, recorded = (run_on(resident(of), config, *halves()) for of in (False, True))
+    names = {"train/loss", "train/ce_student", "train/ce_teacher", "train/distill", "val/loss"}
+    for ours, theirs in zip(recorded, eager, strict=True):
+        ours, theirs = ({n: v for n, v in of.tracked().items() if n in names} for of in (ours, theirs))
+        assert ours == pytest.approx(theirs, rel=1e-5, abs=1e-5)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_every_way_to_distil_leaves_bf16_finite_and_near(way):
+    config = glyphs(optim__warmup_epochs=0, optim__lr=1e-3, epochs=3, **WAYS[way])
+    exact = losses_of(run_on(resident(), config, *halves()))
+    for ours, theirs in zip(
+        losses_of(run_on(resident(), config.updated({"precision": "bf16"}), *halves())), exact, strict=True
+    ):
+        assert ours == pytest.approx(theirs, rel=2e-2)
+
+
+def test_features_are_compared_with_a_ramp_and_smooth_labels():
+    config = glyphs(distill__loss="feature", distill__ramp_epochs=2, optim__label_smoothing=0.1)
+    training = run_on(resident(), config, *halves())
+    for epoch in training:
+        weighted = epoch.train_loss - epoch.train_ce_student - epoch.train_ce_teacher
+        assert 0 < weighted < epoch.train_distill
+    assert not training.resident._recordings
+
+
+@pytest.mark.parametrize(("kind", "many"), [("sequential", 8), ("adapter_plus", 14)])
+def test_drop_path_of_a_recording_is_that_of_the_eager_path_with_the_same_masks(monkeypatch, kind, many):
+    config = glyphs(adapter__kind=kind, model__drop_path=0.4, optim__warmup_epochs=0, seed=5)
     recorded, eager = (run_on(resident(way), config, *halves()) for way in (True, False))
     paths = [path for model in eager.engine.models() for path in _masked(model)]
     chances = torch.Generator().manual_seed(2**41 + 5)
     drawn, step = [], eager.engine._step
 
-    def with_masks(index, weight):
+    def with_masks(index, *weighted):
         if not drawn:  # an epoch at a time, for as many steps as all images would give
             drawn.extend(torch.empty(3, len(paths), 32).uniform_(generator=chances)[:2])
         for path, chance_B in zip(paths, drawn.pop(0), strict=True):
             path.mask_B = (chance_B < path.keep) / path.keep
-        return step(index, weight)
+        return step(index, *weighted)
 
     monkeypatch.setattr(eager.engine, "_step", with_masks)
-    assert len(paths) == 8
+    assert len(paths) == many
     for ours, theirs in zip(losses_of(recorded), losses_of(eager), strict=True):
         assert ours == pytest.approx(theirs, rel=1e-5)
 
@@ -110,6 +158,7 @@ def test_trials_of_one_shape_share_a_recording_and_are_not_changed_by_each_other
         "adapter.init": "zero_up",
         "distill.temperature": 9.0,
         "distill.weight": 30.0,
+        "distill.ramp_epochs": 2,
         "optim.lr": 2e-2,
         "optim.weight_decay": 0.1,
         "seed": 9,
@@ -205,8 +254,10 @@ def as_if_recorded(self, function, undone):
     return function
 
 
-def test_recording_leaves_no_trace_even_in_the_middle_of_a_trial(monkeypatch):
-    config = glyphs(optim__warmup_epochs=0, distill__stop_epoch=1, model__drop_path=0.2)
+@pytest.mark.parametrize("way", WAYS)
+def test_recording_leaves_no_trace_even_in_the_middle_of_a_trial(monkeypatch, way):
+    changes = {"epochs": 4, "distill__stop_epoch": 1, **WAYS[way]}
+    config = glyphs(optim__warmup_epochs=0, model__drop_path=0.2, **changes)
     plain = state_bytes(run_on(resident(), config, *halves()))
     monkeypatch.setattr(Recorder, "recorded", as_if_recorded)
     assert state_bytes(run_on(resident(), config, *halves())) == plain
@@ -231,10 +282,11 @@ def test_what_a_recorded_step_reads_and_writes_never_moves():
 
 
 @pytest.mark.parametrize("recorded", [False, True])
-def test_no_step_waits_for_the_device(recorded):
-    training = run_on(resident(recorded), glyphs(model__drop_path=0.2), *halves())
+@pytest.mark.parametrize("way", ["all", "mean, detached"])
+def test_no_step_waits_for_the_device(recorded, way):
+    training = run_on(resident(recorded), glyphs(model__drop_path=0.2, epochs=4, **WAYS[way]), *halves())
     with Waits() as waits:
-        training.engine.train(torch.arange(64).view(2, 32), 1e-3, 1.0)
+        training.engine.train(torch.arange(64).view(2, 32), 1e-3, 1.0, 0.5)
         training.engine.validate(torch.arange(96))
     assert waits.found == []
 
@@ -247,6 +299,9 @@ def test_no_step_waits_for_the_device(recorded):
         (True, {}, True),
         (False, {"precision": "bf16"}, False),
         (True, {"distill__loss": "feature"}, False),
+        (True, {"adapter__kind": "mosa"}, False),
+        (True, {"adapter__kind": "arc", "adapter__dropout": 0.1}, False),
+        (True, {"adapter__kind": "sequential", "adapter__dropout": 0.1}, True),
     ],
 )
 def test_a_run_takes_a_recording_where_that_pays(recorded, changes, wanted):
@@ -300,6 +355,17 @@ def test_recorded_steps_have_the_losses_of_the_eager_ones():
     eager, recorded = (run_on(Resident(images, device, way), config, *halves()) for way in (False, True))
     for ours, theirs in zip(losses_of(recorded), losses_of(eager), strict=True):
         assert ours == pytest.approx(theirs, rel=1e-4)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("way", WAYS)
+def test_recorded_steps_distil_in_every_way_as_eager_ones_do(way):
+    config = glyphs(device="cuda", adapter__hidden_dim=6, epochs=4, optim__warmup_epochs=0, **WAYS[way])
+    device = torch.device("cuda")
+    eager, recorded = (run_on(Resident(noise(96), device, of), config, *halves()) for of in (False, True))
+    for ours, theirs in zip(losses_of(recorded), losses_of(eager), strict=True):
+        assert ours == pytest.approx(theirs, rel=1e-4)
+    assert recorded.resident.recorder.failures == 0
 
 
 @pytest.mark.gpu

@@ -69,6 +69,35 @@ def test_the_transform_makes_of_an_image_what_training_saw(exported):
     assert evaluate(student, pairs, training.config) == evaluate(training.student, pairs, training.config)
 
 
+@pytest.mark.parametrize("merge", [False, True])
+def test_a_pair_gives_the_mean_of_both_softmaxes(tmp_path, merge):
+    training = run.run(glyphs(adapter__kind="lora"), noise())
+    list(training)
+    states = [model.trained_state() for model in (training.student, training.teacher)]
+    export.save(tmp_path / "pair", training.config, states[0], {}, teacher=states[1])
+    assert {path.name for path in (tmp_path / "pair").iterdir()} == {*export.FILES, export.TEACHER}
+    assert "With its teacher" in (tmp_path / "pair" / "README.md").read_text()
+    pair = idat_tune.load(tmp_path / "pair", merge=merge)
+    pixels, _ = to_device(noise(30, seed=9), torch.device("cpu"))
+    with torch.no_grad():
+        both = [model.eval()(pixels).double().softmax(dim=-1) for model in (training.student, training.teacher)]
+        assert torch.allclose(pair(pixels).double().softmax(dim=-1), sum(both) / 2, atol=1e-5)
+    label, probability = pair.predict([Image.new("L", (32, 32), 200)])[0]
+    assert label in pair.labels
+    assert 0 < probability <= 1
+
+
+@pytest.mark.parametrize("damage", ["cut", "of the student"])
+def test_the_teacher_of_a_pair_is_looked_at_as_closely(tmp_path, damage):
+    training = run.run(glyphs(), noise())
+    states = [model.trained_state() for model in (training.student, training.teacher)]
+    export.save(tmp_path / "pair", training.config, states[0], {}, teacher=states[1])
+    path = tmp_path / "pair" / export.TEACHER
+    path.write_bytes(path.read_bytes()[:50]) if damage == "cut" else save_file(states[0], path)
+    with pytest.raises(BadInput, match=r"teacher.safetensors is damaged: .*; export it again"):
+        idat_tune.load(tmp_path / "pair")
+
+
 def test_writing_again_replaces_the_folder_as_a_whole(exported):
     folder, training = exported
     (folder / "stray").write_text("")

@@ -58,7 +58,7 @@ EPOCH = EpochMetrics(0, 1e-3, 4.0, 2.0, 2.0, 0.1, 0.5, 1.0, 0.5, 1.0, 640.0, Non
 
 def job(id, stage=EXPLORE, fold=None, **changes):
     config = glyphs(epochs=3, optim__warmup_epochs=1, **changes)
-    return {"id": id, "stage": stage, "fold": fold, "config": config.flat()}
+    return {"id": id, "stage": stage, "fold": fold, "contender": None, "config": config.flat()}
 
 
 def numbers(result, keys):
@@ -246,6 +246,45 @@ def test_a_trial_waits_until_its_host_is_prepared():
     waiting.prepare(SPLITS)
     began.result(WAIT)
     assert waiting.step("one")["epoch"] == 0
+
+
+def test_a_trial_that_waits_hears_that_its_host_cannot_be_prepared(monkeypatch):
+    waiting = Host(stacks=False)
+    began = ThreadPoolExecutor(1).submit(waiting.begin, "one", job("one"))
+
+    def broken(images, stacks):
+        raise OSError("no such folder")
+
+    monkeypatch.setattr(rounds, "Rounds", broken)
+    with pytest.raises(OSError, match="no such folder"):
+        waiting.prepare(SPLITS)
+    with pytest.raises(OSError, match="no such folder"):
+        began.result(WAIT)
+
+
+def test_a_trial_whose_seat_died_while_it_waited_is_let_go_and_one_that_comes_too_late_is_not_taken(host):
+    host.begin("waits", job("waits"))
+    host.rounds.next = lambda jobs: threading.Event().wait()  # an epoch without end
+    waits = ThreadPoolExecutor(1).submit(host.step, "waits")
+    host.leave("waits")
+    with pytest.raises(KeyError):
+        waits.result(WAIT)
+    host.leave("late")
+    host.begin("late", job("late"))
+    assert not host.guests
+
+
+def test_a_trial_that_has_left_leaves_its_memory_though_no_other_comes(host):
+    host.begin("one", job("one"))
+    host.step("one")
+    kept = weakref.ref(host.rounds._trials["one"])
+    host.leave("one")
+    for _ in range(100):
+        gc.collect()
+        if kept() is None:
+            break
+        threading.Event().wait(0.05)
+    assert kept() is None
 
 
 def test_a_trial_that_waits_for_others_is_slower(host):

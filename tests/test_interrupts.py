@@ -92,6 +92,19 @@ def test_a_search_ends_in_one_sentence_while_the_program_is_being_imported(tmp_p
     time.sleep(seconds)
     os.kill(running.pid, number)
     output, errors = running.communicate(timeout=30)
-    assert (running.returncode, output) == (130, "")
+    assert (running.returncode, output) == (130, ""), errors
     assert len(errors.splitlines()) == 1
     assert "interrupted" in errors
+
+
+def test_one_that_falls_into_a_destructor_is_remembered_and_not_printed(capsys):
+    class Dying:
+        def __del__(self):
+            signal.raise_signal(signal.SIGTERM)
+
+    with interruptible() as interrupts:
+        Dying()
+        assert interrupts.asked
+        with pytest.raises(KeyboardInterrupt):
+            interrupts.check()
+    assert capsys.readouterr().err == ""

@@ -5,11 +5,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from idat_tune.config import RunConfig
 from idat_tune.errors import BadInput
 from idat_tune.journal import COMPLETE, EXPLORE, FAILED, FINAL, TEST, Journal, TrialRecord
+from idat_tune.journal.hits import packed, unpacked
 from idat_tune.metrics import WORST, EpochMetrics, read_table, score, write_table
 
 
@@ -69,6 +71,42 @@ def test_a_line_that_a_crash_cut_short_is_dropped_and_the_journal_goes_on(tmp_pa
         assert [each.id for each in journal.records] == ["trial-000"]
         journal.append(record("trial-002"))
         assert [each.id for each in Journal(broken).records] == ["trial-000", "trial-002"]
+
+
+def test_a_last_line_that_is_whole_counts_though_it_has_no_newline(tmp_path):
+    path = tmp_path / "j"
+    for name in ("trial-000", "trial-001"):
+        Journal(path).append(record(name))
+    path.write_bytes(path.read_bytes().rstrip(b"\n"))
+    journal = Journal(path)
+    journal.append(record("trial-002"))
+    journal.append(record("trial-003"))
+    assert [each.id for each in Journal(path).records] == [f"trial-{number:03d}" for number in range(4)]
+
+
+def test_a_damaged_trial_may_be_left_out_only_while_nothing_was_decided_on_it(tmp_path):
+    journal = Journal(tmp_path / "j")
+    journal.append(record("trial-000"))
+    journal.path.write_bytes(b"nonsense\n" + journal.path.read_bytes())
+    with pytest.raises(BadInput, match="line 1 is damaged.*delete that line"):
+        Journal(journal.path)
+    with journal.path.open("a") as file:
+        file.write('{"decision": "winner", "time": 1.0, "trial": "trial-000"}\n')
+    with pytest.raises(BadInput, match="line 1 is damaged.*put it back as it was"):
+        Journal(journal.path)
+
+
+@pytest.mark.parametrize("count", [0, 1, 7, 8, 9, 200, 797])
+def test_hits_are_the_same_after_they_were_written(count):
+    hits = np.random.default_rng(count).random(count) < 0.7
+    assert (unpacked(packed(hits)) == hits).all()
+    assert len(packed(hits)) < count / 4 + 8
+
+
+@pytest.mark.parametrize("text", ["", "5", "9:ff", "8:fff", "8:zz", "x:ff", "-1:ff"])
+def test_what_are_no_hits_is_refused(text):
+    with pytest.raises(ValueError, match=r".+"):
+        unpacked(text)
 
 
 def test_a_damaged_line_is_named(tmp_path):

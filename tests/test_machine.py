@@ -1,5 +1,6 @@
 """What a machine has for Ray: refused with the cause where it is not enough, before anything is written."""
 
+import logging
 import os
 import shutil
 import signal
@@ -14,6 +15,7 @@ from conftest import command
 
 from idat_tune.errors import BadInput
 from idat_tune.search import machine
+from idat_tune.search.cluster import log_rays_messages
 from idat_tune.search.config import ResourcesConfig, SearchConfig
 from idat_tune.search.machine import check_processes, gpus_of_each, ray_folder, store
 
@@ -126,9 +128,21 @@ def test_processes_of_ray_that_do_not_end_are_ended_children_too(short):
         machine.end(found)
         assert ours.wait(5) == -signal.SIGKILL
         deadline = time.monotonic() + 5
-        while machine._lives(child, found[child]):
+        while machine.lives(child, found[child]):
             assert time.monotonic() < deadline
         assert other.poll() is None
     finally:
         ours.kill()
         other.kill()
+
+
+def test_what_ray_tells_of_workers_is_logged_and_not_printed_amid_our_json(monkeypatch, capsys, caplog):
+    from ray._private import worker
+
+    monkeypatch.setattr(worker, "print_to_stdstream", worker.print_to_stdstream)  # which comes back after this
+    monkeypatch.setattr(logging.getLogger("ray"), "propagate", True)
+    log_rays_messages()
+    with caplog.at_level(logging.INFO, logger="ray"):
+        worker.print_to_stdstream({"is_err": False, "lines": ["6 worker processes"], "pid": "raylet"}, False)
+    assert capsys.readouterr().out == ""
+    assert "6 worker processes" in caplog.text

@@ -5,7 +5,7 @@ import json
 import pytest
 from conftest import command
 from test_journal import record
-from test_searcher import a_plan, asking, begin, run_all
+from test_searcher import a_plan, asking, begin, no_linear_arm, run_all  # noqa: F401
 
 from idat_tune.errors import BadInput
 from idat_tune.journal import Journal
@@ -115,8 +115,8 @@ def test_other_images_and_more_trials_than_the_test_was_opened_for_are_refused_b
 
 
 def test_a_manifest_of_a_newer_version_is_left_to_it(begun):
-    changed(begun, format=3, weights="in another way")
-    with pytest.raises(BadInput, match=r"was written by a newer idat-tune \(format 3, this one knows 2\); update"):
+    changed(begun, format=4, weights="in another way")
+    with pytest.raises(BadInput, match=r"was written by a newer idat-tune \(format 4, this one knows 3\); update"):
         check_resumable(begun, "hash")
 
 
@@ -124,7 +124,7 @@ def test_a_manifest_of_an_older_version_is_left_to_it(begun):
     content = json.loads((begun.folder / NAME).read_text())
     del content["format"]
     (begun.folder / NAME).write_text(json.dumps(content))
-    with pytest.raises(BadInput, match=r"written by an older idat-tune \(format 1, this one writes 2\); its tables"):
+    with pytest.raises(BadInput, match=r"written by an older idat-tune \(format 1, this one writes 3\); its tables"):
         check_resumable(begun, "hash")
 
 

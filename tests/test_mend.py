@@ -2,21 +2,23 @@
 
 import shutil
 
+import mlflow
 import pytest
 from conftest import glyphs, noise
 from ray.tune.search import Searcher
 from safetensors.torch import save
-from test_searcher import a_plan, begin, results_of, run_one
+from test_searcher import a_plan, begin, no_linear_arm, results_of, run_one  # noqa: F401
 from test_tracked import Heard
 
 import idat_tune
 from idat_tune import tracking
 from idat_tune.errors import BadInput
-from idat_tune.journal import FINAL, TEST, Journal
+from idat_tune.journal import FAILED, FINAL, TEST, Journal
 from idat_tune.journal.state import DONE
-from idat_tune.metrics import read_table
+from idat_tune.metrics import WORST, read_table
 from idat_tune.run import run
 from idat_tune.search import finish, searcher
+from idat_tune.search import plan as plans
 from idat_tune.search.manifest import JOURNAL, NAME, Manifest, check_resumable
 from idat_tune.search.mend import whole_again
 from idat_tune.search.plan import Plan
@@ -55,6 +57,7 @@ def finished(tmp_path_factory, tensors):
     """The folder of a search with made-up results that went through all its stages, its store included."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(searcher.ray, "put", lambda value: value)
+        patch.setattr(plans, "LINEAR_RATES", ())
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
         out = tmp_path_factory.mktemp("finished")
         plan = a_small_plan(out)
@@ -63,6 +66,7 @@ def finished(tmp_path_factory, tensors):
         finish.export_winner(plan, conducting.journal, conducting.manifest)
         conducting.journal.write_tables(plan.folder)
         result = finish.result(plan, conducting.journal, "", 1.0)
+        finish.write_page(plan, conducting.journal, conducting.manifest, result, pytest.fail)
         conducting.journal.decide(DONE, result=finish.kept(result))
         assert given_again(plan)[0]["winner"]  # which fills the tracking store
         return out
@@ -103,6 +107,31 @@ def test_lost_tables_are_written_again(copied):
     _, said = given_again(copied)
     assert said == ["trials.parquet and epochs.parquet"]
     assert read_table(copied.folder / "trials.parquet") == before
+
+
+def test_a_lost_page_is_written_again_and_says_the_same(copied, monkeypatch):
+    page = copied.folder / "report.html"
+    _, said = given_again(copied)  # here, where paths are others
+    assert said == []
+    monkeypatch.chdir(copied.out.parent)
+    page.unlink()
+    _, said = given_again(copied)
+    assert said == ["report.html"]
+    first = page.read_text()
+    page.unlink()
+    given_again(copied)
+    assert page.read_text() == first
+
+
+def test_a_page_that_cannot_be_written_fails_nothing(copied):
+    page = copied.folder / "report.html"
+    page.unlink()
+    page.mkdir()
+    heard = Heard()
+    heard.on_remark = lambda sentence: heard.said.append(sentence)
+    found = whole_again(copied, Journal(copied.folder / JOURNAL), Manifest(copied, "hash"), heard)
+    assert found["winner"]
+    assert any("report.html could not be written (" in said and "idat-tune report s" in said for said in heard.said)
 
 
 @pytest.mark.parametrize("lost", ["all of it", "adapter.safetensors", "config.yaml"])
@@ -149,6 +178,23 @@ def test_where_the_tensors_are_lost_too_that_run_alone_is_trained_again_and_the_
     assert finish.kept(found) == before
 
 
+def test_a_student_that_cannot_be_trained_again_is_tried_again_each_time(copied, tensors):
+    shutil.rmtree(copied.folder / "best")
+    shutil.rmtree(copied.folder / "final")
+    assert given_again(copied)[0] is None
+    conducting = begin(copied)
+    payload = conducting.suggest("t")
+    failure = {"epoch": 0, "score": WORST, "status": FAILED, "reason": "Diverged: nan", "done": True}
+    run_one(conducting, "t", payload, [failure])
+    assert conducting.suggest("t") == Searcher.FINISHED
+    assert not finish.export_winner(copied, conducting.journal, conducting.manifest)
+    assert given_again(copied)[0] is None  # not finished, so trained once more
+    again = begin(copied)
+    assert play(again, tensors) == ["final-0-default"]
+    assert finish.export_winner(copied, again.journal, again.manifest)
+    assert given_again(copied)[0] is not None
+
+
 def test_tensors_that_nothing_is_made_from_are_not_missed(copied):
     shutil.rmtree(copied.folder / "final")
     assert given_again(copied)[1] == []
@@ -168,8 +214,7 @@ def test_a_lost_tracking_store_is_filled_again(copied):
     tracking.store(copied.out).unlink()
     found, said = given_again(copied)
     assert said == [f"the runs in {tracking.uri(copied.out)}"]
-    tracker = tracking.Tracker(copied.out, "digits")
-    runs = tracker.client.search_runs([tracker.experiment])
+    runs = mlflow.MlflowClient(tracking.uri(copied.out)).search_runs(["1"])
     parents = [run for run in runs if tracking.PARENT not in run.data.tags]
     assert [run.info.status for run in parents] == ["FINISHED"]
     assert parents[0].data.metrics["winner/test_accuracy"] == found["winner"]["test_accuracy"]["mean"]

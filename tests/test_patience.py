@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 from ray.tune.search import Searcher
-from test_searcher import a_plan, begin, no_object_store, results_of, run_all  # noqa: F401
+from test_searcher import a_plan, begin, no_linear_arm, no_object_store, results_of, run_all  # noqa: F401
 
 from idat_tune.errors import BadInput
 from idat_tune.journal import FAILED
@@ -66,12 +66,12 @@ class Watched:
         monkeypatch.setenv(patience.SETTING, "60")
         self.conducting = begin(a_plan(tmp_path))
         self.names = itertools.count()
-        self.conducting.pool.place = lambda taken, alone: Place(f"worker {next(self.names)}", alone)
+        self.conducting.pool.place = lambda taken, alone, paces: Place(f"worker {next(self.names)}", alone)
         self.conducting.pool.end = self.ended.append
         self.watch = Watch(self.conducting, self.conducting.pool, clock=lambda: self.now)
 
     def begin(self, *names):
-        self.trials = [SimpleNamespace(trial_id=name) for name in names]
+        self.trials = [SimpleNamespace(trial_id=name, status="RUNNING") for name in names]
         return [self.conducting.suggest(name) for name in names]
 
     def wait(self, seconds):
@@ -93,6 +93,24 @@ def test_the_worker_of_a_silent_trial_is_ended_once_and_that_of_another_is_not(w
     assert watched.ended == ["worker 0"]
 
 
+def test_who_trains_beside_a_slow_one_is_waited_for_as_long_as_that_one_and_the_worker_is_ended_once(watched):
+    watched.conducting.pool.place = lambda taken, alone, paces: Place("both", alone)
+    quick, slow = watched.begin("quick", "slow")
+    limits = {quick["id"]: 30, slow["id"]: 100}
+    watched.watch.patience.limit = lambda live, students: limits[live.job.id]
+    watched.wait(100)
+    assert watched.ended == []
+    watched.wait(10)
+    assert watched.ended == ["both"]
+
+
+def test_a_trial_that_waits_for_a_seat_is_no_silent_one(watched):
+    watched.begin("waiting")
+    watched.trials[0].status = "PENDING"
+    watched.wait(100)
+    assert watched.ended == []
+
+
 def test_time_in_which_the_driver_itself_was_held_does_not_count(watched):
     watched.begin("one")
     watched.now += 10_000
@@ -107,7 +125,7 @@ def test_a_trial_that_hangs_twice_has_failed_with_the_reason_and_the_search_goes
     gone = {"status": "gone", "begun": True, "reason": "killed"}
     watched.conducting.on_trial_complete("one", gone)
     alone = []
-    watched.conducting.pool.place = lambda taken, only: alone.append(only) or Place("worker 1", only)
+    watched.conducting.pool.place = lambda taken, only, paces: alone.append(only) or Place("worker 1", only)
     (second,) = watched.begin("two")
     assert second["id"] == first["id"]
     assert alone == [True]

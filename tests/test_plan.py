@@ -73,7 +73,7 @@ def test_a_setting_that_does_not_go_with_the_space_is_refused(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"trials": 0}, "--trials cannot be 0"),
+        ({"trials": -1}, "--trials cannot be -1"),
         ({"trials": 10**9}, "--trials cannot be 1000000000: a search takes at most 100,000"),
         ({"seeds": 10**9}, "--seeds cannot be 1000000000"),
         ({"folds": 1}, "--folds cannot be 1"),

@@ -168,3 +168,19 @@ def test_names_that_would_break_a_line_or_colour_the_terminal_are_written_out(fo
     done = called(folder, pictures / "two*.png")
     assert len(done.stdout.splitlines()) == 1
     assert r"two\nlines\x1b[31m[red].png" in done.stdout
+
+
+@pytest.mark.parametrize("teacher", ["none", "glyph_small"])
+def test_answers_look_at_the_class_token_alone_in_the_last_block_and_are_the_same(teacher, pictures, tmp_path):
+    training = run.run(glyphs(teacher=teacher, epochs=1), noise())
+    list(training)
+    states = [model.trained_state() for model in (training.student, training.teacher) if model]
+    export.save(tmp_path / "x", training.config, states[0], {}, teacher=states[1] if len(states) > 1 else None)
+    student = idat_tune.load(tmp_path / "x")
+    model = student.model.student if isinstance(student.model, export.Pair) else student.model
+    tokens = []
+    model.backbone.norm.register_forward_hook(lambda module, given, output: tokens.append(given[0].shape[1]))
+    (answer,) = predict.answers(student, [pictures / "a.png"])
+    assert tokens == [1]
+    ((label, share),) = student.predict([pictures / "a.png"])
+    assert answer.top[0] == (label, pytest.approx(share, abs=1e-6))

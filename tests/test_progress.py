@@ -7,7 +7,7 @@ import pytest
 from rich.console import Console
 from test_budget import Clock
 from test_journal import epoch
-from test_searcher import Everywhere, SilentTracker, a_plan, opened, run_all
+from test_searcher import Everywhere, SilentTracker, a_plan, no_linear_arm, opened, run_all  # noqa: F401
 
 from idat_tune.journal import EXPLORE, Journal
 from idat_tune.progress import Progress

@@ -5,14 +5,15 @@ import json
 
 import pytest
 from optuna.trial import TrialState
-from test_searcher import a_plan, begin, run_all, run_one
+from test_searcher import a_plan, begin, no_linear_arm, run_all, run_one  # noqa: F401
 
 from idat_tune import space as spaces
 from idat_tune.errors import BadInput
 from idat_tune.journal import EXPLORE
 from idat_tune.search import grid
-from idat_tune.search.config import GRID, RULES, SAMPLERS
+from idat_tune.search.config import GRID, RULES, SAMPLERS, TPE
 from idat_tune.search.sampler import SAMPLERS as SAMPLER_TABLE
+from idat_tune.search.sampler import reseed
 from idat_tune.search.stopping import RULES as RULE_TABLE
 
 CONDITIONAL = {
@@ -108,6 +109,48 @@ def test_a_grid_knows_what_was_tried_before_a_restart(tmp_path):
     before = proposals(begin(plan), most=12)
     tried = before + proposals(begin(plan))
     assert len({str(config) for config in tried}) == len(tried) == 22
+
+
+TWO_BY_THREE = {"adapter.hidden_dim": {"choice": [4, 8]}, "adapter.kind": {"choice": ["sequential", "parallel", "ssf"]}}
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_no_config_is_run_twice_and_a_space_of_few_points_ends_exploring(tmp_path, sampler):
+    space = spaces.parse({"params": TWO_BY_THREE, "fixed": {"epochs": 2}})
+    conducting = begin(a_plan(tmp_path, space=space, sampler=sampler, trials=50))
+    run_all(conducting, at_once=2)
+    explored = [json.dumps(dict(record.config)) for record in conducting.journal.of(EXPLORE)]
+    assert len(set(explored)) == len(explored)
+    points = {(r.config["adapter.hidden_dim"], r.config["adapter.kind"]) for r in conducting.journal.of(EXPLORE)}
+    assert len(points) == 6
+    assert conducting.journal.state.ended_by == GRID
+    assert conducting.finished
+
+
+def test_what_a_restart_finds_in_the_journal_is_not_run_again_either(tmp_path):
+    space = spaces.parse({"params": TWO_BY_THREE, "fixed": {"epochs": 2}})
+    whole = begin(a_plan(tmp_path / "whole", space=space, trials=50))
+    run_all(whole)
+    for cut in (3, 5, 7):
+        plan = a_plan(tmp_path / str(cut), space=space, trials=50)
+        run_all(begin(plan), most=cut)
+        again = begin(plan)
+        run_all(again)
+        wanted = [(record.id, dict(record.config)) for record in whole.journal.of(EXPLORE)]
+        assert [(record.id, dict(record.config)) for record in again.journal.of(EXPLORE)] == wanted
+
+
+def test_a_proposal_of_something_known_leaves_the_sampler_as_it_was(tmp_path):
+    conducting = begin(a_plan(tmp_path))
+    run_all(conducting, most=4)
+    proposer, space = conducting.proposer, conducting.plan.space
+    reseed(conducting.study, TPE, conducting.plan.seed, 7, space)
+    first, config = proposer._ask()
+    conducting.study.tell(first, state=TrialState.FAIL)
+    _, other = proposer.propose(7, {config})
+    assert other != config
+    _, again = proposer.propose(7, set())
+    assert again == config
 
 
 def test_a_grid_too_large_to_go_through_is_refused(tmp_path):

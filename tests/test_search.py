@@ -66,11 +66,12 @@ def test_the_files_of_a_search_are_there_and_agree(searched):
     trials = read_table(out / "first" / "trials.parquet")
     epochs = read_table(out / "first" / "epochs.parquet")
     explored = [row for row in trials if row["stage"] == "explore"]
-    assert len(explored) == 6
+    assert sum("linear" not in row["trial"] for row in explored) == 6
     assert {row["trial"] for row in epochs} == {row["trial"] for row in trials}
     for row in trials:
         assert row["epochs_run"] == sum(epoch["trial"] == row["trial"] for epoch in epochs)
-    confirmed = [row["val_accuracy"] for row in trials if row["contender"] == result["winner"]["trial"]]
+    of_winner = [row for row in trials if row["contender"] == result["winner"]["trial"]]
+    confirmed = [row["val_accuracy"] for row in of_winner if row["stage"] == "confirm"]
     assert statistics.fmean(confirmed) == pytest.approx(result["winner"]["confirmed"]["mean"])
     assert len(confirmed) == 2
     manifest = json.loads((out / "first" / "manifest.json").read_text())
@@ -300,7 +301,8 @@ def test_a_disk_that_runs_full_is_said_in_one_sentence_and_the_search_goes_on_on
     result, *lines = map(json.loads, done.stdout.splitlines())
     records = [line for line in lines if "decision" not in line]
     assert result["trials"] == {"complete": 1, "stopped": 0, "failed": 0}
-    assert len({record["id"] for record in records}) == len(records) == 3  # default, its final run, the test
+    # The default, the linear head at three rates, the final run of each, and the test.
+    assert len({record["id"] for record in records}) == len(records) == 7
 
 
 def test_several_tasks_come_back_as_a_list_with_stacked_trials_too(tmp_path):
@@ -352,12 +354,14 @@ thread = threading.Thread(target=go)
 thread.start()
 thread.join()
 assert ray.is_initialized()
-assert [remark for remark in remarks if "is used and stays as it is" in remark] == remarks
-print(len(remarks))
+print(*remarks, sep="\\n")
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.split() == ["searched", "1"]
+    searched, whose, room = done.stdout.splitlines()
+    assert searched == "searched"
+    assert "is used and stays as it is" in whose
+    assert room.endswith("1 machine, 2 cores, 2 trials at once"), room
     assert (tmp_path / "p" / "best" / "adapter.safetensors").exists()
 
 
@@ -368,7 +372,7 @@ def test_all_19_tasks_go_through_and_come_back_as_one_table_with_both_means(tmp_
     done = command(
         "search", "--task", "all", "--trials", 2, "--epochs", 1, "--seeds", 1, "--no-confirm", "--space", "embedded",
         "--set", "student=glyph_base", "--max-concurrent", 1, "--out", tmp_path / "runs", "--name", "vtab", "--json",
-        IDAT_TUNE_DATA=str(store), timeout=600,
+        IDAT_TUNE_DATA=str(store), timeout=1500,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     results = json.loads(done.stdout)

@@ -31,7 +31,7 @@ def test_every_option_is_known_by_the_last_word_of_its_key_which_no_other_has():
     ("options", "sentence"),
     [
         ({"trails": 3}, "unknown option of a search 'trails'; did you mean 'trials'?"),
-        ({"trials": 0}, "--trials cannot be 0: a search needs at least 1"),
+        ({"trials": -1}, "--trials cannot be -1: a search needs at least 0"),
         ({"trials": "many"}, "explore.trials cannot be 'many': should be a valid integer"),
         ({"trials": True}, "explore.trials cannot be true: it is not a switch"),
         ({"seeds": 10**6}, "--seeds cannot be 1000000: a search takes at most 100,000"),
@@ -111,7 +111,7 @@ def test_no_hints_stay_none(tmp_path):
 def test_a_search_can_be_done_again_from_its_own_file(searched, tmp_path):
     result, out, _ = searched
     file = out / "first" / FILE
-    done = command("search", "--config", file, "--out", tmp_path, "--set", "epochs=3", "--json", timeout=600)
+    done = command("search", "--config", file, "--out", tmp_path, "--set", "epochs=3", "--json", timeout=1500)
     assert done.returncode == 0, done.stderr
     again = json.loads(done.stdout)
     assert (again["task"], again["trials"]["complete"] + again["trials"]["stopped"]) == ("digits", 6)
@@ -128,12 +128,12 @@ def test_options_of_the_command_line_override_the_file(tmp_path):
     path.write_text("task: digits\nexplore.trials: 8\nspace: idatt\n")
     done = command("search", "--config", path, "--space", "embedd", "--out", tmp_path / "runs")
     assert (done.returncode, "unknown space 'embedd'" in done.stderr) == (2, True)
-    done = command("search", "--config", path, "--trials", 0, "--out", tmp_path / "runs")
-    assert (done.returncode, "--trials cannot be 0" in done.stderr) == (2, True)
+    done = command("search", "--config", path, "--trials", -1, "--out", tmp_path / "runs")
+    assert (done.returncode, "--trials cannot be -1" in done.stderr) == (2, True)
     done = command("search", "--config", tmp_path / "none.yaml")
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
-    for fixed, way_out in (("3", "is a mapping"), ("", "--trials cannot be 0")):
-        path.write_text(f"task: digits\nexplore.trials: 0\nfixed: {fixed}\n")
+    for fixed, way_out in (("3", "is a mapping"), ("", "--trials cannot be -1")):
+        path.write_text(f"task: digits\nexplore.trials: -1\nfixed: {fixed}\n")
         done = command("search", "--config", path)
         assert (done.returncode, way_out in done.stderr, done.stderr.count("\n")) == (2, True, 1)
     done = command("search", "--trials", 3)

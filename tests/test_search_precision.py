@@ -7,10 +7,11 @@ from idat_tune.errors import BadInput
 from idat_tune.journal import Journal
 from idat_tune.journal.state import STARTED
 from idat_tune.search import SearchConfig, precision
-from idat_tune.search.cluster import Room
-from idat_tune.search.driver import check_devices, drive
+from idat_tune.search.checks import check_devices
+from idat_tune.search.driver import drive
 from idat_tune.search.manifest import JOURNAL
 from idat_tune.search.plan import Plan
+from idat_tune.search.room import Room
 from idat_tune.space import Space
 
 ON_CPUS, ON_GPUS = Room(2, 2, 0.0), Room(2, 2, 0.5)
@@ -32,7 +33,7 @@ def answers(monkeypatch):
     """What the workers would say, one after the other."""
     given = []
     monkeypatch.setattr(precision.ray, "remote", lambda **_: lambda of: type("Remote", (), {"remote": lambda _: None}))
-    monkeypatch.setattr(precision.ray, "get", lambda _: given.pop(0))
+    monkeypatch.setattr(precision.ray, "get", lambda _, timeout: given.pop(0))
     return given
 
 
@@ -55,7 +56,7 @@ def test_a_worker_without_the_device_says_so_in_a_sentence(tmp_path, monkeypatch
         def __init__(self):
             """As of a worker, with its trace."""
 
-    def fail(_):
+    def fail(_, timeout):
         raise Failed
 
     monkeypatch.setattr(precision.ray, "remote", lambda **_: lambda of: type("Remote", (), {"remote": lambda _: None}))

@@ -3,6 +3,7 @@
 import itertools
 import time
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,15 +14,16 @@ from test_journal import epoch
 
 from idat_tune import data, portfolio
 from idat_tune import space as spaces
-from idat_tune.errors import BadInput
+from idat_tune.errors import BadInput, IdatError
 from idat_tune.journal import COMPLETE, CONFIRM, EXPLORE, FAILED, FINAL, STOPPED, TEST, Journal
 from idat_tune.journal.state import ENDED, STARTED
 from idat_tune.metrics import WORST, score
 from idat_tune.search import Callback, driver, finish, plan_search, searcher
-from idat_tune.search.cluster import at_once
+from idat_tune.search import plan as plans
 from idat_tune.search.config import SearchConfig, by_key
 from idat_tune.search.confirm import Confirmation
-from idat_tune.search.manifest import JOURNAL, Manifest, check_openings, locked
+from idat_tune.search.holding import locked
+from idat_tune.search.manifest import JOURNAL, Manifest, check_openings
 from idat_tune.search.plan import Plan
 from idat_tune.search.searcher import StagedSearcher
 from idat_tune.search.stages import winner
@@ -36,6 +38,12 @@ class SilentTracker:
     def __init__(self):
         self.logged = []
 
+    def log_start(self, job, began):
+        pass
+
+    def log_epoch(self, trial, set_up_seconds, epoch):
+        pass
+
     def log_trial(self, record):
         self.logged.append(record.id)
 
@@ -43,16 +51,33 @@ class SilentTracker:
 class Everywhere:
     """A pool with room for any trial, whose workers are never replaced."""
 
-    def place(self, taken, alone):
+    limit, seats = None, 1
+
+    def place(self, taken, alone, paces):
         return Place("worker", alone)
+
+    def machine(self, name):
+        return "machine"
 
     def replace(self, name, reason, unfit):
         return False
+
+    def look(self):
+        pass
+
+    def leave(self, name, key):
+        self.left = [*getattr(self, "left", []), (name, key)]
 
 
 @pytest.fixture(autouse=True)
 def no_object_store(monkeypatch):
     monkeypatch.setattr(searcher.ray, "put", lambda value: value)
+
+
+@pytest.fixture(autouse=True)
+def no_linear_arm(monkeypatch):
+    """So that trials are counted easily; a test that is about it puts the learning rates back."""
+    monkeypatch.setattr(plans, "LINEAR_RATES", ())
 
 
 def a_plan(out, **changes):
@@ -87,6 +112,7 @@ def opened(plan, gpus=0.0, clock=time.time):
 
 def begin(plan):
     journal, manifest = opened(plan)
+    plan = driver.held(plan, journal)
     return StagedSearcher(plan, journal, manifest, SilentTracker(), Callback(), Everywhere())
 
 
@@ -97,7 +123,7 @@ def accuracy_of(config):
 
 def results_of(payload):
     if payload["stage"] == TEST:
-        rows = [[name, accuracy_of(flat), 0.1] for name, (flat, _) in payload["students"].items()]
+        rows = [[name, accuracy_of(given["config"]), 0.1, None] for name, given in payload["students"].items()]
         return [{"epoch": 0, "score": WORST, "status": COMPLETE, "done": True, "tested": rows}]
     accuracy = accuracy_of(payload["config"])
     results = []
@@ -144,7 +170,7 @@ def test_a_search_explores_with_its_arms_first_then_confirms_then_trains_and_tes
     assert stages.count(TEST) == 1
     assert stages[-1] == TEST
     assert set(stages[6:-1]) == {CONFIRM, FINAL}
-    assert stages.count(FINAL) == 6  # winner, default and alone, with 2 seeds
+    assert stages.count(FINAL) == 8  # winner, its twin, default and alone, with 2 seeds
     assert [payload["id"] for payload in payloads[:3]] == ["arm-default", "arm-alone", "arm-no_distill"]
     assert len({payload["id"] for payload in payloads}) == len(payloads)
     assert conducting.tracker.logged == [record.id for record in conducting.journal.records]
@@ -193,9 +219,63 @@ def test_differences_are_paired_by_seed_where_a_final_run_failed(tmp_path):
         run_one(conducting, "t", payload, [failed] if payload["id"] == "final-0-default" else None)
     result = finish.result(plan, conducting.journal, "uri", 1.0)
     assert result["arms"]["default"]["test_accuracy"]["seeds"] == 2
-    assert "(2 seeds: too few seeds for an interval)" in result["verdict"]
-    on_test = [found for found in result["comparisons"] if found["split"] == "test" and found["pairs"] == 2]
-    assert [found["interval"] for found in on_test] == [None] * len(on_test) != []
+    on_test = [found for found in result["comparisons"] if found["split"] == "test" and "default" in found.values()]
+    assert {found["pairs"] for found in on_test} == {2}
+    assert ", 2 seeds)" in result["verdict"]
+
+
+RATES = (1e-3, 1e-2, 1e-1)
+
+
+def test_the_linear_arm_is_tried_at_some_rates_and_its_best_goes_on_without_counting_as_a_trial(tmp_path, monkeypatch):
+    monkeypatch.setattr(plans, "LINEAR_RATES", RATES)
+    monkeypatch.setattr(plans, "LINEAR_EPOCHS", 3)
+    plan = a_plan(tmp_path)
+    conducting = begin(plan)
+    payloads = run_all(conducting, at_once=3)
+    linear = [payload for payload in payloads if payload["config"]["adapter.kind"] == "linear"]
+    explored = [payload for payload in linear if payload["stage"] == EXPLORE]
+    assert [payload["config"]["optim.lr"] for payload in explored] == list(RATES)
+    assert {payload["config"]["epochs"] for payload in linear} == {3}
+    assert {payload["config"]["teacher"] for payload in linear} == {"none"}
+    beyond = [payload for payload in linear if payload["stage"] != EXPLORE and payload["stage"] != TEST]
+    assert {payload["config"]["optim.lr"] for payload in beyond} == {1e-1}  # the higher the better, here
+    assert {payload["stage"] for payload in beyond} == {CONFIRM, FINAL}
+    assert sum(payload["stage"] == EXPLORE for payload in payloads) == 6 + 3
+    result = finish.result(plan, conducting.journal, "uri", 1.0)
+    assert sum(result["trials"].values()) == 6
+    assert result["arms"]["linear"]["test_accuracy"]["seeds"] == 2
+    assert result["winner"]["config"]["adapter.kind"] == "linear"  # if it wins, it wins
+    asked = [f"final-{seed}-linear" for seed in range(2)]
+    assert [record.id for record in conducting.journal.of(FINAL) if "linear" in record.id] == asked
+    assert conducting.journal.state.tested.keys() >= set(asked)
+
+
+def test_the_winners_twin_runs_all_splits_and_all_final_seeds_however_bad_it_is(tmp_path):
+    plan = a_plan(tmp_path)
+    conducting = begin(plan)
+    twins = []
+    while (payload := conducting.suggest("t")) != Searcher.FINISHED:
+        twin = payload["id"].endswith("-alone") and not payload["arms"] and "arm-" not in payload["id"]
+        twins += [payload["id"]] * twin
+        worse = {**payload, "config": {**payload["config"], "optim.lr": 1e-6, "adapter.hidden_dim": 1}}
+        run_one(conducting, "t", payload, results_of(worse) if twin else None)
+    of = conducting.journal.state.winner
+    wanted = [f"confirm-{fold}-{of}-alone" for fold in range(5)]
+    assert twins == wanted + [f"final-{seed}-{of}-alone" for seed in range(2)]
+    result = finish.result(plan, conducting.journal, "uri", 1.0)
+    asked = [one for one in result["comparisons"] if one["theirs"] == "winner_alone"]
+    assert {one["split"] for one in asked} == {"confirm", "test"}
+
+
+def test_without_confirming_too_the_winners_twin_has_its_final_runs(tmp_path):
+    plan = a_plan(tmp_path, folds=0)
+    conducting = begin(plan)
+    ids = [payload["id"] for payload in run_all(conducting)]
+    of = conducting.journal.state.winner
+    assert [name for name in ids if name.endswith(f"{of}-alone")] == [f"final-0-{of}-alone", f"final-1-{of}-alone"]
+    result = finish.result(plan, conducting.journal, "uri", 1.0)
+    assert result["arms"]["winner_alone"]["test_accuracy"]["seeds"] == 2
 
 
 def test_when_the_default_wins_it_is_not_trained_twice(tmp_path):
@@ -227,7 +307,7 @@ def test_a_search_cut_anywhere_goes_on_and_ends_with_the_same_trials(tmp_path, c
     done = [payload["id"] for payload in before + after]
     assert len(done) == len(set(done))
     assert len(second.journal.of(EXPLORE)) == 6
-    assert len(second.journal.of(FINAL)) == 6
+    assert len(second.journal.of(FINAL)) == 8
     assert len(second.journal.state.openings) == 1
     if cut > 6:  # before, the sampler is seeded anew and may propose other trials
         assert sorted(done) == sorted(whole_search(tmp_path))
@@ -276,17 +356,67 @@ GONE = {"status": "gone", "begun": True, "reason": "killed", "done": True}
 FAULT = {"status": "fault", "unfit": False, "reason": "RuntimeError: no idea", "done": True}
 
 
-@pytest.mark.parametrize(("end", "reason"), [(GONE, "its worker died, 3 times over"), (FAULT, FAULT["reason"])])
-def test_a_trial_whose_worker_ends_three_times_has_failed_and_is_alone_at_the_last(tmp_path, end, reason):
+@pytest.mark.parametrize(("arm", "times"), [("arm-default", 10), ("arm-alone", 3)])
+@pytest.mark.parametrize("end", [GONE, FAULT])
+def test_a_trial_whose_worker_ends_three_times_has_failed_and_is_alone_at_the_last(tmp_path, arm, times, end):
+    """But one of the default only after ten times, as all others are held against it."""
     conducting, alone = begin(a_plan(tmp_path)), []
-    conducting.pool.place = lambda taken, only: alone.append(only) or Place("worker", only)
-    for number in range(3):
-        first = conducting.suggest(f"t{number}")
+    if arm == "arm-alone":
+        run_one(conducting, "first", conducting.suggest("first"))
+    conducting.pool.place = lambda taken, only, paces: alone.append(only) or Place("worker", only)
+    for number in range(times):
+        assert conducting.suggest(f"t{number}")["id"] == arm
         conducting.on_trial_complete(f"t{number}", end)
-        assert first["id"] == "arm-default"
-    (record,) = conducting.journal.records
-    assert (record.id, record.status, record.reason) == ("arm-default", FAILED, reason)
-    assert alone == [False, False, True]
+    record = conducting.journal.records[-1]
+    reason = f"its worker died, {times} times over" if end is GONE else FAULT["reason"]
+    assert (record.id, record.status, record.reason) == (arm, FAILED, reason)
+    assert alone == [False] * (times - 1) + [True]
+
+
+def test_without_confirming_a_default_that_failed_leaves_a_search_with_a_winner_and_a_verdict(tmp_path):
+    conducting = begin(a_plan(tmp_path, folds=0))
+    failure = {"epoch": 0, "score": WORST, "status": FAILED, "reason": "Diverged: nan", "done": True}
+    while (payload := conducting.suggest("t")) != Searcher.FINISHED:
+        run_one(conducting, "t", payload, [failure] if payload["id"] == "arm-default" else None)
+    result = finish.result(conducting.plan, conducting.journal, "uri", 1.0)
+    assert result["winner"]["test_accuracy"]["seeds"] == 2
+    assert "nothing to compare the winner with" in result["verdict"]
+
+
+def test_without_confirming_the_default_may_win(tmp_path):
+    conducting = begin(a_plan(tmp_path, folds=0, trials=3))
+    while (payload := conducting.suggest("t")) != Searcher.FINISHED:
+        worse = {**payload, "config": {**payload["config"], "optim.lr": 1e-6}}
+        other = payload["stage"] != TEST and payload["config"]["teacher"] == "none"
+        run_one(conducting, "t", payload, results_of(worse) if other else None)
+    result = finish.result(conducting.plan, conducting.journal, "uri", 1.0)
+    assert "default is the winner" in result["verdict"]
+
+
+def test_a_trial_whose_seat_died_is_taken_from_its_worker_which_would_keep_it(tmp_path):
+    conducting = begin(a_plan(tmp_path))
+    conducting.suggest("t0")
+    conducting.on_trial_complete("t0", error=True)
+    assert conducting.pool.left == [("worker", "t0")]
+    assert conducting.suggest("t1")["id"] == "arm-default"
+
+
+def test_a_failure_inside_is_the_answer_to_all_that_tune_asks_afterwards(tmp_path):
+    conducting = begin(a_plan(tmp_path))
+    conducting.suggest("t0")
+
+    def no_machine(name, reason, unfit):
+        raise IdatError("no machine is left")
+
+    conducting.pool.replace = no_machine
+    for ask in (
+        lambda: conducting.on_trial_complete("t0", GONE),
+        lambda: conducting.on_trial_complete("t0", error=True),
+        lambda: conducting.suggest("t1"),
+    ):
+        with pytest.raises(IdatError, match="no machine is left"):
+            ask()
+    assert str(conducting.failure) == "no machine is left"
 
 
 @pytest.mark.parametrize("end", [GONE, {**GONE, "begun": False}, {**FAULT, "unfit": True}])
@@ -317,7 +447,7 @@ def test_a_trial_that_was_begun_is_not_left_out_when_exploring_ends_before_it_be
 def test_a_trial_waits_until_there_is_a_place_for_it_and_none_is_lost(tmp_path):
     conducting, most = begin(a_plan(tmp_path, trials=9)), []
 
-    def place(taken, alone):
+    def place(taken, alone, paces):
         taken = list(taken)
         most.append(len(taken))
         return Place(len(taken), alone) if len(taken) < 2 else None
@@ -334,10 +464,11 @@ def test_a_trial_waits_until_there_is_a_place_for_it_and_none_is_lost(tmp_path):
 def test_a_trial_has_its_last_chance_in_a_place_of_its_own(tmp_path):
     conducting, asked = begin(a_plan(tmp_path)), []
 
-    def place(taken, alone):
+    def place(taken, alone, paces):
         asked.append(alone)
         return Place(0, alone)
 
+    run_one(conducting, "default", conducting.suggest("default"))  # which has more chances
     conducting.pool.place = place
     ids = []
     for number in range(3):
@@ -355,7 +486,7 @@ def test_a_trial_whose_worker_died_begins_again_up_to_twice(tmp_path):
     conducting.on_trial_result("one", results_of(first)[0])
     conducting.on_trial_complete("one", None, error=True)
     second = conducting.suggest("two")
-    assert second == first
+    assert second == {**first, "key": "two"}
     conducting.on_trial_complete("two", None, error=True)
     run_one(conducting, "three", conducting.suggest("three"))
     assert conducting.journal.records[-1].id == first["id"]
@@ -600,7 +731,7 @@ def test_two_searches_cannot_share_a_name_at_the_same_time(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"trials": 0}, "--trials cannot be 0"),
+        ({"trials": -1}, "--trials cannot be -1"),
         ({"seeds": 0}, "--seeds cannot be 0"),
         ({"seed": -1}, "--seed cannot be -1"),
         ({"fixed": {"epochs": 0}}, "epochs cannot be 0"),
@@ -612,13 +743,6 @@ def test_a_plan_with_an_impossible_trial_is_refused(tmp_path, changes, sentence)
         a_plan(tmp_path, **changes)
     assert sentence in str(caught.value)
     assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.parametrize(
-    ("cpus", "gpus", "each", "fit"), [(2, 0, 0, 2), (16, 1, 1.0, 1), (16, 1, 0.25, 4), (4, 8, 1.0, 4), (16, 2, 0.0, 16)]
-)
-def test_as_many_trials_run_at_once_as_cores_and_gpus_allow(cpus, gpus, each, fit):
-    assert at_once(cpus, gpus, each) == fit
 
 
 def test_the_portfolio_is_tried_right_after_the_arms_where_it_lies_in_the_space(tmp_path, monkeypatch):
@@ -684,6 +808,53 @@ def test_a_test_that_failed_is_tried_again_as_the_same_opening(tmp_path):
     assert payload["id"] == "test"
     assert conducting.journal.tested()
     assert len(conducting.journal.state.openings) == 1
+
+
+def gathered(conducting, said=None):
+    """What the driver makes of a search that ran."""
+    callback = Callback()
+    callback.on_remark = (said if said is not None else []).append
+    tracked = SimpleNamespace(uri="", close=lambda: None)
+    return driver._gather(conducting.plan, conducting.journal, conducting.manifest, tracked, callback, 1.0)
+
+
+def test_a_reopening_whose_test_failed_is_not_done_and_goes_on_as_the_same_opening(tmp_path, monkeypatch):
+    monkeypatch.setattr(finish, "export_winner", lambda *search: True)
+    first = begin(a_plan(tmp_path))
+    run_all(first)
+    assert gathered(first)["finished"]
+    second, said = begin(a_plan(tmp_path, reopen_test=True)), []
+    payload = second.suggest("t")
+    assert payload["id"] == "test-2"
+    run_one(second, "t", payload, [{"epoch": 0, "score": WORST, "status": FAILED, "reason": "no room", "done": True}])
+    assert second.suggest("t") == Searcher.FINISHED
+    assert not gathered(second, said)["finished"]
+    assert said == ["the test could not be evaluated (test-2: no room); the same command tries it again"]
+    assert second.journal.state.result is None
+    third = begin(a_plan(tmp_path))
+    assert [payload["id"] for payload in run_all(third)] == ["test-2"]
+    assert gathered(third)["finished"]
+    assert len(third.journal.state.openings) == 2
+
+
+def test_fewer_seeds_count_until_the_test_is_opened_and_not_after(tmp_path):
+    cut = begin(a_plan(tmp_path, seeds=3))
+    while not cut.journal.state.winner:
+        run_one(cut, "t", cut.suggest("t"))
+    run_all(begin(a_plan(tmp_path, seeds=2)))
+    journal = Journal(cut.journal.path)
+    assert journal.state.seeds == 2
+    assert {record.config["seed"] for record in journal.of(FINAL) if record.id in journal.tested()} == {0, 1}
+    again = begin(a_plan(tmp_path, seeds=1, reopen_test=True))
+    assert again.plan.config.final.seeds == 2
+
+
+def test_fewer_trials_than_were_explored_are_not_more_later(tmp_path):
+    cut = begin(a_plan(tmp_path, trials=6))
+    while not cut.journal.state.explored:
+        run_one(cut, "t", cut.suggest("t"))
+    run_all(begin(a_plan(tmp_path, trials=4)))
+    check_openings(a_plan(tmp_path, trials=6), Journal(cut.journal.path))
 
 
 def test_an_opening_that_was_cut_short_and_is_asked_for_anew_is_one_pass_over_the_test(tmp_path):

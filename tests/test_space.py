@@ -7,6 +7,7 @@ import pytest
 from idat_tune import space
 from idat_tune.config import RunConfig
 from idat_tune.errors import BadInput
+from idat_tune.kinds import KINDS
 from idat_tune.reading import yaml_value
 from idat_tune.space import Choice, Range
 
@@ -333,3 +334,18 @@ def test_a_space_is_read_as_editors_and_programs_write_it(tmp_path, name, conten
     (tmp_path / name).write_bytes(content)
     (param,) = space.load(str(tmp_path / name)).params
     assert param.domain == Range(1e-4, 1e-2, log=True)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_space_of_all_kinds_searches_of_each_what_it_uses_and_nothing_else(kind):
+    """But how the paper's own adapters start, and dropout, which no space that comes along searches."""
+    held = space.load("kinds").with_fixed({"adapter.kind": kind, "teacher": "glyph_small"})
+    point = held.propose(draw(random.Random(0)))
+    RunConfig.for_task("digits", point)
+    searched = {key for key in point if key.startswith("adapter.")} - {"adapter.kind"}
+    assert searched == set(KINDS[kind].uses) - {"adapter.init", "adapter.dropout"}
+
+
+def test_the_space_of_all_kinds_has_all_kinds():
+    (kinds,) = (param for param in space.load("kinds").params if param.key == "adapter.kind")
+    assert kinds.domain.values == tuple(KINDS)

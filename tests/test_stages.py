@@ -5,10 +5,11 @@ import random
 
 import pytest
 from test_searcher import a_plan as planned
-from test_searcher import accuracy_of, asking, begin, no_object_store, results_of, run_one  # noqa: F401
+from test_searcher import accuracy_of, asking, begin, no_linear_arm, no_object_store, results_of, run_one  # noqa: F401
 
-from idat_tune.journal import EXPLORE, FINAL, TEST, Decision, Journal
+from idat_tune.journal import CONFIRM, EXPLORE, FINAL, TEST, Decision, Journal
 from idat_tune.journal.state import BEGUN, EXPLORED, OPENED, STARTED, WINNER
+from idat_tune.search import plan as plans
 from idat_tune.search.manifest import JOURNAL
 from idat_tune.search.stages import PROPOSE, next_step
 
@@ -48,8 +49,30 @@ def decisions(path):
     return [line["decision"] for line in lines if "decision" in line and line["decision"] in (EXPLORED, WINNER, OPENED)]
 
 
-@pytest.mark.parametrize("changes", [{}, {"folds": 0}, {"fixed": {"epochs": 2, "teacher": "none"}}])
-def test_from_any_prefix_of_its_journal_a_search_ends_with_the_same_trials(tmp_path, changes):
+WITH_ARMS = {
+    "params": {"optim.lr": {"choice": [0.001, 0.002, 0.004, 0.008]}},
+    "arms": {
+        "as_default": {},
+        "wide": {"adapter.hidden_dim": 32},
+        "wide_alone": {"adapter.hidden_dim": 32, "teacher": "none", "distill.loss": "mse"},
+        "ssf": {"recipe": "ssf", "teacher": "none"},
+    },
+}
+
+
+@pytest.mark.parametrize(
+    ("changes", "rates"),
+    [
+        ({}, ()),
+        ({"folds": 0}, (0.01, 0.02)),
+        ({"fixed": {"epochs": 2, "teacher": "none"}}, (0.01,)),
+        ({"space": WITH_ARMS, "trials": 0, "folds": 2, "seeds": 1}, (0.01,)),
+        ({"space": WITH_ARMS, "trials": 8, "folds": 2, "seeds": 1}, ()),
+        ({"space": WITH_ARMS, "trials": 0, "folds": 0}, ()),
+    ],
+)
+def test_from_any_prefix_of_its_journal_a_search_ends_with_the_same_trials(tmp_path, monkeypatch, changes, rates):
+    monkeypatch.setattr(plans, "LINEAR_RATES", rates)
     whole = play(a_plan(tmp_path / "whole", **changes))
     lines = whole.journal.path.read_bytes().splitlines(keepends=True)
     for cut in range(len(lines) + 1):
@@ -63,22 +86,42 @@ def test_from_any_prefix_of_its_journal_a_search_ends_with_the_same_trials(tmp_p
         assert again.journal.state.winner == whole.journal.state.winner
 
 
-@pytest.mark.parametrize("order", range(12))
-def test_whatever_runs_at_once_and_was_cut_off_the_trials_are_the_same_but_for_who_was_out_of_the_race(tmp_path, order):
+@pytest.mark.parametrize(
+    ("changes", "order"),
+    [*(({}, order) for order in range(12)), *(({"space": WITH_ARMS, "trials": 0}, order) for order in range(4))],
+)
+def test_whatever_runs_at_once_and_was_cut_off_the_trials_are_the_same_but_for_who_was_out_of_the_race(
+    tmp_path, changes, order
+):
     """Explored, final and test trials; of the race only who leaves it when depends on the order of results."""
 
     def lasting(journal):
         return {trial for trial in trials(journal) if not trial[0].startswith("confirm")}
 
-    whole = play(a_plan(tmp_path / "whole"))
+    whole = play(a_plan(tmp_path / "whole", **changes))
     draw = random.Random(order)
-    plan = a_plan(tmp_path / "cut")
+    plan = a_plan(tmp_path / "cut", **changes)
     for session in range(4):
         play(plan, draw.choice((1, 2, 3, 5)), order=(order, session).__hash__(), most=draw.randrange(1, 9))
     again = play(plan, 3, order)
     assert lasting(again.journal) == lasting(whole.journal)
     assert again.journal.state.winner == whole.journal.state.winner
     assert decisions(again.journal.path) == [EXPLORED, WINNER, OPENED]
+
+
+@pytest.mark.parametrize("first", ["arm-alone", "arm-no_distill"])
+def test_who_is_confirmed_hangs_on_no_order_in_which_the_arms_end(tmp_path, first):
+    """The student of `no_distill` is that of `alone`, whose runs count for both; whichever of the two ended first."""
+    searching = begin(a_plan(tmp_path))
+    payloads = {(payload := searching.suggest(str(number)))["id"]: (str(number), payload) for number in range(3)}
+    for arm in sorted(payloads, key=lambda arm: arm != first):
+        run_one(searching, *payloads[arm])
+    play(searching.plan)
+    whole = Journal(searching.journal.path)
+    assert next(record.id for record in whole.records) == first
+    confirmed = {record.contender for record in whole.of(CONFIRM)}
+    assert "arm-alone" in confirmed
+    assert "arm-no_distill" not in confirmed
 
 
 def test_it_is_a_pure_function(tmp_path):

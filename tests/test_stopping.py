@@ -7,7 +7,7 @@ import pytest
 from optuna.trial import TrialState
 from ray.tune.schedulers import TrialScheduler
 from ray.tune.schedulers.async_hyperband import _Bracket
-from test_searcher import a_plan, begin, results_of, run_all
+from test_searcher import a_plan, begin, no_linear_arm, results_of, run_all  # noqa: F401
 
 from idat_tune.journal import COMPLETE, FINAL, STOPPED
 from idat_tune.search.config import HALVING, MEDIAN, NONE, RULES

@@ -1,4 +1,4 @@
-"""MLflow: one parent, a child per trial, nothing twice, nothing left running."""
+"""MLflow: where runs are tracked, one parent, a child per trial, whatever became of the store in the meantime."""
 
 import dataclasses
 import http.server
@@ -16,9 +16,11 @@ import pytest
 from test_journal import epoch, record
 
 from idat_tune import doctor
+from idat_tune.config import RunConfig
 from idat_tune.errors import BadInput, TrackingFailed
-from idat_tune.journal import FAILED, FINAL, STOPPED, TEST
-from idat_tune.tracking import PARENT, Tracker, check, lay_out, patient, store, uri
+from idat_tune.journal import FAILED, Journal
+from idat_tune.tracking import PARENT, Search, Tracker, check, follow_moved, lay_out, patient, store, uri
+from idat_tune.tracking.runs import Run, child
 
 
 @pytest.fixture(scope="module")
@@ -26,11 +28,30 @@ def out(tmp_path_factory):
     return tmp_path_factory.mktemp("tracked")
 
 
+def a_search(out, name="a search", task="digits"):
+    return Search(str(out), name, task, uuid.uuid4().hex, "hash", {"seed": "0"}, {"group": "embedded"})
+
+
+def opened(search, known=""):
+    """A tracker with the parent run of a search, which goes on."""
+    tracker = Tracker(search)
+    tracker.open(the_parent(search), known)
+    return tracker
+
+
+def the_parent(search, **changes):
+    run = Run(search.name, 1_000, {"search_id": search.search_id}, dict(search.params))
+    return dataclasses.replace(run, **changes)
+
+
+def a_child(tracker, name="trial-000", **changes):
+    one = dataclasses.replace(record(name), began=1.75e9, ended=1.75e9 + 3, **changes)
+    return child(tracker.search, tracker.parent, Journal.remembered([one]), one)
+
+
 @pytest.fixture
 def tracker(out):
-    tracker = Tracker(out, "digits")
-    tracker.start("a search", {"trials": 3}, {"search_id": uuid.uuid4().hex, "group": "embedded"})
-    return tracker
+    return opened(a_search(out))
 
 
 def children(tracker):
@@ -38,75 +59,28 @@ def children(tracker):
     return {run.data.tags["trial"]: run for run in runs}
 
 
-def test_a_trial_becomes_a_child_run_with_params_metrics_and_status(tracker):
-    tracker.log_trial(record("trial-007", arms=("default",), epochs=(epoch(0, 0.4), epoch(1, 0.6)), seconds=3.0))
-    run = children(tracker)["trial-007"]
-    assert run.info.run_name == "trial-007"
-    assert run.info.status == "FINISHED"
-    assert run.data.params["adapter.kind"] == "sequential"
-    assert run.data.metrics["val/accuracy"] == 0.6
-    assert run.data.tags["arm"] == "default"
-    history = tracker.client.get_metric_history(run.info.run_id, "val/accuracy")
-    assert [(metric.step, metric.value) for metric in history] == [(0, 0.4), (1, 0.6)]
-    assert (run.info.end_time - run.info.start_time) == 3000
-
-
-def test_how_a_trial_ended_is_its_status_and_tag(tracker):
-    tracker.log_trial(record("stopped", status=STOPPED))
-    tracker.log_trial(record("failed", status=FAILED, reason="Diverged: the loss became nan", epochs=()))
-    runs = children(tracker)
-    assert (runs["stopped"].info.status, runs["stopped"].data.tags["status"]) == ("KILLED", "stopped")
-    assert (runs["failed"].info.status, runs["failed"].data.tags["reason"]) == (
-        "FAILED",
-        "Diverged: the loss became nan",
-    )
-
-
-def test_what_the_test_found_goes_to_the_runs_of_its_students(tracker):
-    tracker.log_trial(record("final-0-winner", stage=FINAL))
-    tracker.log_trial(record("test", stage=TEST, tested={"final-0-winner": (0.9, 0.25)}, epochs=()))
-    runs = children(tracker)
-    assert set(runs) == {"final-0-winner"}
-    assert runs["final-0-winner"].data.metrics["test/accuracy"] == 0.9
-
-
-def test_a_resumed_search_keeps_its_runs_and_writes_none_twice(out, tracker):
-    tracker.log_trial(record("trial-000"))
-    resumed = Tracker(out, "digits")
-    assert resumed.start("a search", {}, {"search_id": "any"}, parent=tracker.parent) == tracker.parent
-    resumed.log_trial(record("trial-000"))
-    resumed.log_trial(record("trial-001"))
-    runs = resumed.client.search_runs([tracker.experiment], f"tags.`{PARENT}` = '{tracker.parent}'")
-    assert sorted(run.data.tags["trial"] for run in runs) == ["trial-000", "trial-001"]
-
-
-def test_a_run_that_a_crash_left_open_is_completed(out, tracker):
-    tags = {PARENT: tracker.parent, "trial": "trial-000"}
-    tracker.client.create_run(tracker.experiment, tags=tags)
-    resumed = Tracker(out, "digits")
-    resumed.start("a search", {}, {"search_id": "any"}, parent=tracker.parent)
-    resumed.log_trial(record("trial-000"))
-    runs = children(resumed)
-    assert len(runs) == 1
-    assert runs["trial-000"].info.status == "FINISHED"
-    assert runs["trial-000"].data.metrics["val/accuracy"] == 0.5
-
-
-def test_a_long_trial_is_written_whole(tracker):
-    long = dataclasses.replace(record("long"), epochs=tuple(epoch(number) for number in range(300)))
-    tracker.log_trial(long)
+def test_a_long_trial_is_written_whole_in_calls_that_mlflow_takes(tracker):
+    tracker.put(a_child(tracker, "long", epochs=tuple(epoch(number) for number in range(300))))
     history = tracker.client.get_metric_history(children(tracker)["long"].info.run_id, "train/loss")
-    assert len(history) == 300
+    assert [metric.step for metric in history] == list(range(300))
 
 
-def test_the_parent_is_closed_with_what_came_out(tracker):
-    tracker.finish("FINISHED", {"winner/test_accuracy": 0.9}, {"verdict": "fine"})
-    run = tracker.client.get_run(tracker.parent)
-    assert (run.info.status, run.data.metrics, run.data.tags["verdict"]) == (
-        "FINISHED",
-        {"winner/test_accuracy": 0.9},
-        "fine",
-    )
+def test_a_trial_has_the_settings_that_it_uses_and_no_others(tracker):
+    for teacher in ("none", "glyph_small"):
+        config = RunConfig.for_task("digits", {"teacher": teacher, "distill.loss": "mse"}).flat()
+        tracker.put(a_child(tracker, teacher, config=config))
+    alone, taught = (children(tracker)[name].data.params for name in ("none", "glyph_small"))
+    assert "distill.loss" not in alone
+    assert "adapter.scale" not in alone  # which a sequential adapter has none of
+    assert taught["distill.loss"] == "mse"
+    assert "distill.temperature" not in taught
+    assert taught["optim.lr"] == alone["optim.lr"]
+
+
+def test_a_parent_that_a_crash_left_unknown_is_found_again(out):
+    """The sender was killed after the run was created and before anybody had kept its id."""
+    search = a_search(out)
+    assert opened(search).parent == opened(search).parent
 
 
 def test_the_users_own_tracking_server_is_respected(monkeypatch, tmp_path):
@@ -117,13 +91,6 @@ def test_the_users_own_tracking_server_is_respected(monkeypatch, tmp_path):
 
 def test_nothing_is_tracked_globally(tracker):
     assert mlflow.active_run() is None
-
-
-def test_a_parent_that_a_crash_left_unknown_is_found_again(out):
-    """The driver was killed after the run was created and before it had kept its id."""
-    tags = {"search_id": uuid.uuid4().hex}
-    first, second = Tracker(out, "digits"), Tracker(out, "digits")
-    assert second.start("a search", {}, tags) == first.start("a search", {}, tags)
 
 
 def test_a_store_whose_making_was_killed_is_made_again(tmp_path):
@@ -137,7 +104,7 @@ def test_a_store_whose_making_was_killed_is_made_again(tmp_path):
     assert not store(tmp_path).exists()
     lay_out(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["mlflow.db"]
-    assert Tracker(tmp_path, "digits").experiment
+    assert Tracker(a_search(tmp_path)).experiment
 
 
 def test_a_tracking_server_of_the_users_is_left_alone(tmp_path, monkeypatch):
@@ -147,10 +114,11 @@ def test_a_tracking_server_of_the_users_is_left_alone(tmp_path, monkeypatch):
 
 
 def test_a_run_that_failed_and_was_tried_again_shows_how_the_second_went(tracker):
-    tracker.log_trial(record("again", status=FAILED, reason="its worker died", epochs=()))
-    tracker.log_trial(record("again", epochs=(epoch(0, 0.7),)))
+    tracker.put(a_child(tracker, "again", status=FAILED, reason="its worker died", epochs=()))
+    again = dataclasses.replace(a_child(tracker, "again", epochs=(epoch(0, 0.7),)), start=1_750_000_001_000)
+    tracker.put(again)
     run = children(tracker)["again"]
-    assert (run.info.status, run.data.tags["status"]) == ("FINISHED", "complete")
+    assert (run.info.status, run.info.start_time, run.data.tags["status"]) == ("FINISHED", again.start, "complete")
     assert run.data.metrics["val/accuracy"] == 0.7
     assert "reason" not in run.data.tags
 
@@ -160,14 +128,17 @@ def test_the_store_lies_in_its_folder_whatever_that_is_called(out, tmp_path, nam
     there = tmp_path / name
     there.mkdir()
     shutil.copy(store(out), store(there))
-    tracker = Tracker(there, "sprites_ori")
-    tracker.start("a search", {}, {"search_id": uuid.uuid4().hex})
-    (tmp_path / "student").mkdir()
-    (tmp_path / "student" / "labels.json").write_text("[]")
-    tracker.log_folder(tmp_path / "student", "best")
+    search = a_search(there, task="sprites_ori")
+    tracker = opened(search)
+    labels = tmp_path / "student" / "labels.json"
+    labels.parent.mkdir()
+    labels.write_text("[]")
+    ended = the_parent(search, status="FINISHED", end=2_000, artifacts=((labels, "best"),))
+    tracker.put_parent(ended)
     assert {path.name for path in tmp_path.iterdir()} == {name, "student"}
     assert [path.name for path in there.rglob("labels.json")] == ["labels.json"]
-    assert Tracker(there, "sprites_ori").closed(tracker.parent) is False
+    assert opened(search).has(ended)
+    assert not opened(search).has(dataclasses.replace(ended, end=3_000))
 
 
 def test_a_new_store_is_laid_out_where_it_belongs(tmp_path):
@@ -216,67 +187,65 @@ def test_other_tracking_uris_are_asked_nothing_before_a_search(monkeypatch, give
 
 
 def test_an_experiment_that_was_deleted_in_the_ui_comes_back_with_its_runs(out):
-    first = Tracker(out, "sprites_loc")
-    tags = {"search_id": uuid.uuid4().hex}
-    parent = first.start("a search", {}, tags)
-    first.log_trial(record("trial-000"))
+    search = a_search(out, task="sprites_loc")
+    first = opened(search)
+    first.put(a_child(first))
     first.client.delete_experiment(first.experiment)
-    other = Tracker(out, "sprites_loc")
-    other.start("another", {}, {"search_id": uuid.uuid4().hex})
-    again = Tracker(out, "sprites_loc")
-    assert again.start("a search", {}, tags, parent) == parent
-    again.log_trial(record("trial-000"))
+    opened(a_search(out, "another", "sprites_loc"))
+    again = opened(search, first.parent)
+    assert again.parent == first.parent
+    again.put(a_child(again))
     assert list(children(again)) == ["trial-000"]
 
 
-def test_a_parent_run_that_was_deleted_in_the_ui_comes_back(out, tracker):
-    tracker.log_trial(record("trial-000"))
+def test_a_parent_run_that_was_deleted_in_the_ui_comes_back(tracker):
+    tracker.put(a_child(tracker))
     tracker.client.delete_run(tracker.parent)
-    resumed = Tracker(out, "digits")
-    assert not resumed.closed(tracker.parent)
-    assert resumed.start("a search", {}, {"search_id": "any"}, tracker.parent) == tracker.parent
+    resumed = opened(tracker.search, tracker.parent)
+    assert resumed.parent == tracker.parent
     assert list(children(resumed)) == ["trial-000"]
 
 
 def test_a_parent_run_that_is_gone_for_good_is_made_anew(out):
-    tracker, nobody = Tracker(out, "digits"), uuid.uuid4().hex
-    assert tracker.start("a search", {}, {"search_id": uuid.uuid4().hex}, parent=nobody) != nobody
-    assert not tracker.closed(nobody)
-    assert not tracker.closed("")
-    tracker.finish("FINISHED", {}, {})
-    assert tracker.closed(tracker.parent)
+    nobody = uuid.uuid4().hex
+    assert opened(a_search(out), nobody).parent != nobody
 
 
 def test_the_artifacts_of_a_store_whose_folder_was_moved_are_found_again(tmp_path, out):
-    here, there, student = (tmp_path / name for name in ("here", "there", "student"))
-    for folder in (here, student):
-        folder.mkdir()
+    here, there, labels = tmp_path / "here", tmp_path / "there", tmp_path / "labels.json"
+    here.mkdir()
     shutil.copy(store(out), store(here))
-    (student / "labels.json").write_text("[]")
-    first = Tracker(here, "sprites_ori")
-    parent = first.start("a search", {}, {"search_id": uuid.uuid4().hex})
-    first.log_folder(student, "best")
+    labels.write_text("[]")
+    search = a_search(here, task="sprites_ori")
+    first = opened(search)
+    first.put_parent(the_parent(search, status="FINISHED", end=2_000, artifacts=((labels, "best"),)))
     here.rename(there)
-    moved = Tracker(there, "sprites_ori")
-    moved.start("a search", {}, {"search_id": "any"}, parent)
-    assert Path(moved.client.download_artifacts(parent, "best")).joinpath("labels.json").is_file()
+    follow_moved(there)  # as `ui` does
+    client = mlflow.MlflowClient(uri(there))
+    assert Path(client.download_artifacts(first.parent, "best")).joinpath("labels.json").is_file()
+    moved = opened(dataclasses.replace(search, out=str(there)), first.parent)
     later = moved.client.create_run(moved.experiment).info.run_id
-    for run in (parent, later):
+    for run in (first.parent, later):
         assert moved.client.get_run(run).info.artifact_uri.startswith(f"{there.as_uri()}/artifacts/")
+
+
+def test_a_folder_without_a_store_has_nothing_to_follow(tmp_path):
+    follow_moved(tmp_path)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_damaged_store_is_named_at_once(tmp_path):
     store(tmp_path).write_bytes(b"no database" * 100)
     began = time.monotonic()
     with pytest.raises(TrackingFailed, match=r"mlflow.db cannot be used .* move it away: the command of a search"):
-        Tracker(tmp_path, "digits")
+        Tracker(a_search(tmp_path))
     assert time.monotonic() - began < 5
 
 
 def test_the_users_own_run_and_settings_are_left_alone(tracker, monkeypatch, tmp_path):
     monkeypatch.setenv("MLFLOW_RUN_ID", "0" * 32)
     monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "other")
-    tracker.log_trial(record("trial-000"))
+    tracker.put(a_child(tracker))
     assert children(tracker)["trial-000"].info.run_id != "0" * 32
     assert {run.info.experiment_id for run in children(tracker).values()} == {tracker.experiment}
     before = dict(os.environ)
@@ -289,7 +258,7 @@ def test_a_store_that_cannot_be_made_is_named_at_once(tmp_path, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/not/there/x.db")
     monkeypatch.setattr(os, "access", lambda path, mode: False)
     with pytest.raises(TrackingFailed, match=f"{tmp_path} cannot be written"):
-        Tracker(tmp_path, "digits")
+        Tracker(a_search(tmp_path))
 
 
 def test_a_server_that_is_no_tracking_server_is_told(tmp_path, monkeypatch):
@@ -306,7 +275,7 @@ def test_a_server_that_is_no_tracking_server_is_told(tmp_path, monkeypatch):
         threading.Thread(target=server.serve_forever, daemon=True).start()
         monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{server.server_port}")
         with pytest.raises(mlflow.exceptions.MlflowException, match="404"):
-            Tracker(tmp_path, "digits").start("a", {}, {"search_id": "1"})
+            opened(a_search(tmp_path))
         server.shutdown()
 
 

@@ -4,6 +4,7 @@ import os
 import platform
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from conftest import glyphs, noise
@@ -14,8 +15,11 @@ from idat_tune.engine import frozen
 from idat_tune.engine.eager import Eager
 from idat_tune.engine.recording import Recording
 from idat_tune.errors import BadInput
-from idat_tune.journal import COMPLETE, EXPLORE, FAILED, TEST
-from idat_tune.worker import trial
+from idat_tune.journal import COMPLETE, CONFIRM, EXPLORE, FAILED, TEST
+from idat_tune.journal.hits import packed, unpacked
+from idat_tune.predictions import keep, read
+from idat_tune.run import Evaluated
+from idat_tune.worker import opening, trial
 from idat_tune.worker.rounds import Rounds
 
 SPLITS = {"train": noise(64), "val": noise(32, seed=1)}
@@ -23,6 +27,10 @@ SPLITS = {"train": noise(64), "val": noise(32, seed=1)}
 
 def job(**changes):
     return {"id": "one", "stage": EXPLORE, "config": glyphs(**changes).flat()}
+
+
+def finalist(state, teacher=None, **changes):
+    return {"config": glyphs(**changes).flat(), "state": state, "teacher": teacher, "contender": None}
 
 
 class Alone:
@@ -64,7 +72,7 @@ def test_what_is_wrong_with_this_machine_is_no_result_of_a_trial(changes, reason
     monkeypatch.setattr(data, "batches", absent)
     monkeypatch.setattr(trial.ray, "get", lambda state: state)
     state = save(model.build("glyph_base", 10, glyphs(), seed=0).trained_state())
-    result = begun({**job(), "students": {"": (glyphs().flat(), state)}, **changes}).step()
+    result = begun({**job(), "students": {"": finalist(state)}, **changes}).step()
     assert (result["status"], result["done"], result["unfit"]) == (trial.FAULT, True, True)
     assert result["reason"].startswith(reason)
 
@@ -124,7 +132,7 @@ def test_a_trial_that_finds_no_room_tries_once_more_with_the_same_result(monkeyp
 
 
 def test_a_trial_for_which_there_is_never_room_fails_with_the_reason(monkeypatch):
-    def never(self, index, weight):
+    def never(self, *_):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr(Eager, "_step", never)
@@ -177,18 +185,86 @@ def test_students_that_are_tested_together_share_what_is_frozen_and_are_what_the
         training = trial.run_on(trial.Worker(SPLITS).resident(config), config, torch.arange(64), torch.arange(0))
         list(training)
         name = f"{kind}-{len(students)}"
-        students[name] = (config.flat(), save(training.student.trained_state()))
-        batches = [trial.to_device(images, training.device) for images in (noise(50, seed=2), noise(30, seed=3))]
-        wanted.append([name, *trial.evaluate_all({"": (training.student, config)}, batches)[""]])
+        state = save(training.student.trained_state())
+        students[name] = {"config": config.flat(), "state": state, "teacher": None, "contender": None}
+        batches = [opening.to_device(images, training.device) for images in (noise(50, seed=2), noise(30, seed=3))]
+        of_one, labels = opening.evaluate_all({"": (training.student, config)}, batches)
+        wanted.append((name, of_one[""], labels))
     read.clear()
     found = begun({"id": "test", "stage": TEST, "config": glyphs().flat(), "students": students})
     result = found.step()
-    assert result["tested"] == [[name, accuracy, pytest.approx(loss, rel=1e-6)] for name, accuracy, loss in wanted]
+    for row, kept, (name, (accuracy, loss, logits), labels) in zip(
+        result["tested"], result["predictions"], wanted, strict=True
+    ):
+        hits = (logits.argmax(dim=1) == labels).numpy()
+        assert row == [name, accuracy, pytest.approx(loss, rel=1e-6), packed(hits)]
+        assert unpacked(row[3]).mean() == pytest.approx(accuracy)
+        assert kept[0] == name
     assert read == ["glyph_base"]
 
 
+@pytest.mark.parametrize("teacher", ["glyph_small", "none"])
+def test_a_run_that_confirms_says_what_it_thinks_of_every_val_image(tmp_path, teacher):
+    asked = {**job(teacher=teacher), "stage": CONFIRM, "fold": 1, "contender": "trial-003"}
+    confirming = begun(asked)
+    results = [confirming.step() for _ in range(asked["config"]["epochs"])]
+    assert all("hits" not in result for result in results[:-1])
+    last = results[-1]
+    assert unpacked(last["hits"]).mean() == pytest.approx(last["val_accuracy"])
+    for name, said in last["predictions"]:
+        keep(tmp_path, name, said)
+    (found,) = read(tmp_path)
+    assert (found.run.trial, found.run.contender, found.run.fold) == (asked["id"], "trial-003", 1)
+    assert (found.run.stage, found.run.seed) == (CONFIRM, asked["config"]["seed"])
+    assert (found.hits == unpacked(last["hits"])).all()
+    _, rows = confirming.worker.rows(asked)
+    assert found.images.tolist() == rows.tolist()
+    assert (found.teacher is None) == (teacher == "none")
+    assert found.teacher is None or found.teacher.shape == found.student.shape
+
+
+def test_students_with_teachers_are_tested_with_them_and_with_their_other_seeds(tmp_path, monkeypatch):
+    monkeypatch.setattr(trial.ray, "get", lambda state: state)
+    monkeypatch.setattr(data, "batches", lambda *_: iter([noise(80, seed=2)]))
+    students, logits = {}, {}
+    pixels, labels = opening.to_device(noise(80, seed=2), torch.device("cpu"))
+    for name, changes in (
+        ("a", {}),
+        ("b", {"seed": 1}),
+        ("alone", {"teacher": "none"}),
+        ("other", {"distill__weight": 2.0}),
+    ):
+        config = glyphs(optim__warmup_epochs=0, **changes)
+        training = trial.run_on(trial.Worker(SPLITS).resident(config), config, torch.arange(64), torch.arange(0))
+        list(training)
+        models = [training.student, *([training.teacher] if training.teacher else [])]
+        states = [save(model.trained_state()) for model in models]
+        students[name] = {"config": config.flat(), "state": states[0], "teacher": None, "contender": "c"}
+        if len(models) == 2:
+            students[name]["teacher"] = states[1]
+        with torch.no_grad():
+            logits[name] = [model.eval()(pixels).double() for model in models]
+    result = begun({"id": "test", "stage": TEST, "config": glyphs().flat(), "students": students}).step()
+    rows = {name: (accuracy, loss, unpacked(hits)) for name, accuracy, loss, hits in result["tested"]}
+    pairs = {f"{name}+teacher": logits[name] for name in ("a", "b", "other")}
+    pairs |= {"a+seed": [logits["a"][0], logits["b"][0]], "b+seed": [logits["b"][0], logits["a"][0]]}
+    assert rows.keys() == {*students, *pairs}
+    for name, (one, other) in pairs.items():
+        mean = (one.softmax(dim=-1) + other.softmax(dim=-1)) / 2
+        accuracy, loss, hits = rows[name]
+        assert loss == pytest.approx(float(-mean[range(80), labels].log().mean()), rel=1e-4)
+        assert (hits == (mean.argmax(dim=-1) == labels).numpy()).mean() > 0.98
+        assert accuracy == pytest.approx(hits.mean())
+    for name, said in result["predictions"]:
+        keep(tmp_path, name, said)
+    assert {found.run.trial: found.teacher is not None for found in read(tmp_path)} == {
+        "a": True, "alone": False, "b": True, "other": True,
+    }  # fmt: skip
+
+
 def test_a_test_that_finds_no_room_tries_once_more(monkeypatch):
-    answers = iter([torch.OutOfMemoryError("CUDA out of memory"), {"": (0.5, 1.0)}])
+    right = Evaluated(0.5, 1.0, torch.eye(10)[:2])
+    answers = iter([torch.OutOfMemoryError("CUDA out of memory"), ({"": right}, torch.tensor([0, 3]))])
 
     def evaluated(students, batches):
         answer = next(answers)
@@ -196,11 +272,11 @@ def test_a_test_that_finds_no_room_tries_once_more(monkeypatch):
             raise answer
         return answer
 
-    monkeypatch.setattr(trial, "evaluate_all", evaluated)
+    monkeypatch.setattr(opening, "evaluate_all", evaluated)
     monkeypatch.setattr(trial.ray, "get", lambda state: state)
     state = save(model.build("glyph_base", 10, glyphs(), seed=0).trained_state())
-    found = begun({"id": "t", "stage": TEST, "config": glyphs().flat(), "students": {"": (glyphs().flat(), state)}})
-    assert found.step()["tested"] == [["", 0.5, 1.0]]
+    found = begun({"id": "t", "stage": TEST, "config": glyphs().flat(), "students": {"": finalist(state)}})
+    assert found.step()["tested"] == [["", 0.5, 1.0, packed(np.array([True, False]))]]
 
 
 @pytest.mark.parametrize(("threads", "wanted"), [("1", 1), ("2,1", 2)])

@@ -100,7 +100,7 @@ def test_it_says_when_it_answers_on_this_machine_alone_and_no_server_outlives_it
         assert connection.getresponse().status == 200
         (server,) = children(running.pid)
         running.send_signal(number)
-        assert running.wait(20) == 130
+        assert running.wait(60) == 130
         assert running.stderr.read() == "error: the server was told to end, and has; what it showed stays as it is\n"
     finally:
         running.kill()

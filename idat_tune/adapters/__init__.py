@@ -6,18 +6,30 @@ import torch
 from torch import Generator, Tensor, nn
 
 from idat_tune import kinds
-from idat_tune.adapters.blocks import AdaptedBlock, Site, block_lists, blocks_of, check_blocks, plain, width_of
-from idat_tune.adapters.operations import INIT_STD, LoraQkv, RepLinear, merge
+from idat_tune.adapters.blocks import AdaptedBlock, Site, block_lists, blocks_of, check_blocks, family, plain, width_of
+from idat_tune.adapters.gist import draw_token, has_token, insert_token
+from idat_tune.adapters.mosa import MosaAdapter, deployed
+from idat_tune.adapters.operations import INIT_STD, Scaled, merge
+from idat_tune.adapters.pace import Noise, add_noise, noises_of
 from idat_tune.config import AdapterConfig
 from idat_tune.errors import BadInput
 
 __all__ = [
     "INIT_STD",
     "AdaptedBlock",
+    "Noise",
+    "add_noise",
     "block_lists",
     "blocks_of",
+    "deploy",
+    "deployed",
+    "draw_token",
+    "family",
+    "has_token",
     "insert",
+    "insert_token",
     "merge",
+    "noises_of",
     "plain",
     "set_scale",
     "width_of",
@@ -58,8 +70,15 @@ def _around_every_block(
             blocks[index] = wrapper(block, Site.of(block, backbone), config, generator)
 
 
+def deploy(backbone: nn.Module) -> None:
+    """Let go of what only training needs, in place; what is computed in eval mode stays the same."""
+    for module in list(backbone.modules()):
+        if isinstance(module, MosaAdapter):
+            module.deploy()
+
+
 def set_scale(backbone: nn.Module, scale: Tensor) -> None:
     """Let all adapters take their scale, if they have one, from a tensor () on their device, which may change."""
     for module in backbone.modules():
-        if isinstance(module, AdaptedBlock | LoraQkv | RepLinear):
+        if isinstance(module, AdaptedBlock | Scaled):
             module.scale = scale

@@ -79,6 +79,11 @@ def blocks_of(backbone: nn.Module) -> list[nn.Module]:
     return [block for blocks in block_lists(backbone) for block in blocks]
 
 
+def family(backbone: Any) -> str:
+    """`vit` or `swin`."""
+    return "vit" if hasattr(backbone, "blocks") else "swin"
+
+
 def check_blocks(backbone: nn.Module) -> None:
     """Raise BadInput unless all blocks are of a type whose equations are known here."""
     blocks = blocks_of(backbone)

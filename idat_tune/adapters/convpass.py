@@ -3,6 +3,7 @@
 # B batch, T tokens, D width, H hidden, R rows, C columns of patches
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -35,21 +36,27 @@ class ConvBottleneck(nn.Module):
     def forward(self, x_BTD: Tensor) -> Tensor:
         """The branch alone, (B, T, D) or (B, R, C, D), of the input's shape; the caller adds it."""
         hidden_BTH = _quick_gelu(self.down(x_BTD))
-        return self.up(_quick_gelu(self._convolved(hidden_BTH)))
+        return self.up(_quick_gelu(over_patches(self.conv, hidden_BTH, self.prefix)))
 
-    def _convolved(self, hidden_BTH: Tensor) -> Tensor:
-        if hidden_BTH.ndim == 4:
-            return self._over_grid(hidden_BTH)
-        special, patches = hidden_BTH.tensor_split([self.prefix], dim=1)
-        alone = self._over_grid(special.flatten(0, 1)[:, None, None]).view_as(special)
-        if not patches.shape[1]:  # where only the first tokens are wanted
-            return alone
-        side = math.isqrt(patches.shape[1])
-        assert side * side == patches.shape[1], "the patches of a square image"
-        return torch.cat([alone, self._over_grid(patches.unflatten(1, (side, side))).flatten(1, 2)], dim=1)
 
-    def _over_grid(self, hidden_BRCH: Tensor) -> Tensor:
-        return self.conv(hidden_BRCH.movedim(-1, 1)).movedim(1, -1)
+def over_patches(convolve: Callable[[Tensor], Tensor], hidden_BTH: Tensor, prefix: int) -> Tensor:
+    """Apply what takes images (B, H, R, C) to the grid of patches of (B, T, H), or to (B, R, C, H) as it is.
+
+    The tokens in front of the patches are convolved apart, each as an image of one pixel; there may be these alone.
+    """
+
+    def over_grid(hidden_BRCH: Tensor) -> Tensor:
+        return convolve(hidden_BRCH.movedim(-1, 1)).movedim(1, -1)
+
+    if hidden_BTH.ndim == 4:
+        return over_grid(hidden_BTH)
+    special, patches = hidden_BTH.tensor_split([prefix], dim=1)
+    alone = over_grid(special.flatten(0, 1)[:, None, None]).view_as(special)
+    if not patches.shape[1]:  # where only the first tokens are wanted
+        return alone
+    side = math.isqrt(patches.shape[1])
+    assert side * side == patches.shape[1], "the patches of a square image"
+    return torch.cat([alone, over_grid(patches.unflatten(1, (side, side))).flatten(1, 2)], dim=1)
 
 
 def _quick_gelu(x: Tensor) -> Tensor:

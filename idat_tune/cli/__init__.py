@@ -51,6 +51,11 @@ def _code(interrupts: Interrupts) -> int:
             raise
         _say(f"error: {_short(os.fsdecode(failure.filename))} cannot be used: {failure.strerror}")
         return 2
+    except Exception:
+        if not interrupts.asked:  # else it is what a library made of the interrupt, in the middle of its import
+            raise
+        _say(NOT_BEGUN)
+        return 130
     return 0
 
 

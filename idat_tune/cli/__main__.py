@@ -2,4 +2,5 @@
 
 from idat_tune.cli import main
 
-main()
+if __name__ == "__main__":  # but not where a process that this one starts imports it
+    main()

@@ -10,7 +10,9 @@ from idat_tune.cli.shared import Json, app, check_whole, given_path, print_json
 
 @app.command()
 def bench(
-    task: Annotated[list[str], typer.Option(help="A recorded task; may be given several times; all if absent.")] = [],  # noqa: B006
+    task: Annotated[
+        list[str], typer.Option(metavar="NAME", help="A recorded task; may be given several times; all if absent.")
+    ] = [],  # noqa: B006
     compare: Annotated[
         list[str],
         typer.Option(metavar="WHAT", help="Beside the defaults: samplers, stopping, confirm, portfolio or all."),

@@ -1,6 +1,6 @@
 """All commands together."""
 
-from idat_tune.cli import bench, images, look, runs, use
+from idat_tune.cli import away, bench, clusters, exports, images, look, pages, runs, training, use
 from idat_tune.cli.shared import app
 
-__all__ = ["app", "bench", "images", "look", "runs", "use"]
+__all__ = ["app", "away", "bench", "clusters", "exports", "images", "look", "pages", "runs", "training", "use"]

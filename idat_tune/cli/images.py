@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from idat_tune.cli import completing
 from idat_tune.cli.shared import Json, app, console, given_path, print_json, program, progress
 from idat_tune.errors import BadInput, printable
 
@@ -19,7 +20,13 @@ data_app = typer.Typer(
 app.add_typer(data_app, name="data")
 
 Tasks = Annotated[
-    list[str], typer.Option("--task", metavar="NAME", help="A task or group; may be given several times.")
+    list[str],
+    typer.Option(
+        "--task",
+        metavar="NAME",
+        autocompletion=completing.tasks_and_groups,
+        help="A task or group; may be given several times.",
+    ),
 ]
 Folder = Annotated[
     Path | None, typer.Option("--data", metavar="DIR", parser=given_path, help="The store, where not the default one.")
@@ -35,7 +42,7 @@ def import_(
         ),
     ],
     task: Tasks = [],  # noqa: B006
-    kind: Annotated[str, typer.Option(help="What PATH is, where it is not to be found out.")] = "auto",
+    kind: Annotated[str, typer.Option(metavar="KIND", help="What PATH is, where it is not to be found out.")] = "auto",
     train_images: Annotated[int | None, typer.Option(metavar="N", help="Of your own task: train and val.")] = None,
     seed: Annotated[int, typer.Option(metavar="S", help="Of the split of your own task.")] = 0,
     path_column: Annotated[
@@ -52,7 +59,10 @@ def import_(
         str | None, typer.Option(metavar="REGEX", help="The same from file names: what its first group matches.")
     ] = None,
     layout: Annotated[
-        str, typer.Option(help="What your folders are: classes, splits (of classes) or parts (of classes, pooled).")
+        str,
+        typer.Option(
+            metavar="LAYOUT", help="What your folders are: classes, splits (of classes) or parts (of classes, pooled)."
+        ),
     ] = "auto",
     drop_conflicts: Annotated[
         bool, typer.Option("--drop-conflicts", help="Leave out pictures that stand under two labels.")
@@ -138,7 +148,15 @@ def verify(task: Tasks = [], folder: Folder = None, as_json: Json = False) -> No
 
 @data_app.command()
 def remove(
-    task: Annotated[list[str], typer.Option("--task", metavar="NAME", help="A task; may be given several times.")],
+    task: Annotated[
+        list[str],
+        typer.Option(
+            "--task",
+            metavar="NAME",
+            autocompletion=completing.tasks,
+            help="A task; may be given several times.",
+        ),
+    ],
     folder: Folder = None,
     as_json: Json = False,
 ) -> None:
@@ -173,8 +191,11 @@ def export(
     to: Annotated[
         Path, typer.Argument(metavar="FOLDER", parser=given_path, help="A new folder; it gets one for each class.")
     ],
-    task: Annotated[str, typer.Option(metavar="NAME", help="A task.")],
-    split: Annotated[str, typer.Option(metavar="SPLIT", help="train, val, trainval or test.")] = "test",
+    task: Annotated[str, typer.Option(metavar="NAME", autocompletion=completing.tasks, help="A task.")],
+    split: Annotated[
+        str,
+        typer.Option(metavar="SPLIT", autocompletion=completing.splits, help="train, val, trainval or test."),
+    ] = "test",
     count: Annotated[int | None, typer.Option(metavar="N", help="Only the first N; all if absent.")] = None,
     folder: Folder = None,
     as_json: Json = False,

@@ -1,4 +1,4 @@
-"""The commands that train: search and train."""
+"""The command that searches."""
 
 import sys
 import time
@@ -8,8 +8,12 @@ from typing import Annotated, Any
 
 import typer
 
+from idat_tune.cli import completing
+from idat_tune.cli.away import detached, out_option, plan_of_running
 from idat_tune.cli.shared import (
+    OUT,
     Json,
+    Recipe,
     Set,
     Weights,
     app,
@@ -21,13 +25,18 @@ from idat_tune.cli.shared import (
     printed,
     program,
 )
-from idat_tune.errors import BadInput
+from idat_tune.errors import BadInput, IdatError
 
 
 @app.command()
 def search(
     task: Annotated[
-        list[str] | None, typer.Option(help="A task or a group of tasks; may be given several times.")
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            autocompletion=completing.tasks_and_groups,
+            help="A task or a group of tasks; may be given several times.",
+        ),
     ] = None,
     config: Annotated[
         Path | None,
@@ -36,10 +45,14 @@ def search(
         ),
     ] = None,
     space: Annotated[
-        str | None, typer.Option(metavar="NAME|FILE", help="Search space; the task's own if absent.")
+        str | None,
+        typer.Option(
+            metavar="NAME|FILE", autocompletion=completing.spaces, help="Search space; the task's own if absent."
+        ),
     ] = None,
     trials: Annotated[
-        int | None, typer.Option(metavar="N", help="Trials to explore, arms included; 32 if absent.")
+        int | None,
+        typer.Option(metavar="N", help="Trials to explore, arms included; 32 if absent, 0 runs the arms alone."),
     ] = None,
     hours: Annotated[
         float | None,
@@ -66,10 +79,20 @@ def search(
         bool, typer.Option("--reopen-test", help="Go on though the test was opened, and open it again; recorded.")
     ] = False,
     sampler: Annotated[
-        str | None, typer.Option(metavar="NAME", help="What proposes trials: tpe (if absent), random, grid or gp.")
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            autocompletion=completing.samplers,
+            help="What proposes trials: tpe (if absent), random, grid or gp.",
+        ),
     ] = None,
     stopping: Annotated[
-        str | None, typer.Option(metavar="RULE", help="Which end early: by halving (if absent), median or none.")
+        str | None,
+        typer.Option(
+            metavar="RULE",
+            autocompletion=completing.rules,
+            help="Which end early: by halving (if absent), median or none.",
+        ),
     ] = None,
     gpus_per_trial: Annotated[float | None, typer.Option(metavar="F", help="Part of a GPU per trial.")] = None,
     max_concurrent: Annotated[int | None, typer.Option(metavar="N", help="Trials at once.")] = None,
@@ -77,12 +100,31 @@ def search(
         int | None,
         typer.Option(metavar="K", help="Experiment: K trials at once in each process; equal shapes train as one."),
     ] = None,
-    address: Annotated[str | None, typer.Option(metavar="ADDR", help="Of a running Ray cluster, or 'auto'.")] = None,
+    address: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDR", help="Of a Ray cluster; a head's own if absent. 'auto': what Ray knows of, 'local': none."
+        ),
+    ] = None,
+    parallel_tasks: Annotated[
+        int | None, typer.Option(metavar="N", help="Of several tasks, N at once, each with its part of the machines.")
+    ] = None,
     out: Annotated[
         Path | None,
         typer.Option(metavar="DIR", parser=given_path, help="Folder of all searches; ./runs if absent."),
     ] = None,
-    name: Annotated[str | None, typer.Option(help="Of the search; the same name again resumes it.")] = None,
+    name: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            autocompletion=completing.searches,
+            help="Of the search; the same name again resumes it.",
+        ),
+    ] = None,
+    storage: Annotated[
+        str | None,
+        typer.Option(metavar="URI", help="Copy the search there as it grows; the same name resumes it from there."),
+    ] = None,
     seed: Annotated[
         int | None,
         typer.Option(
@@ -90,8 +132,12 @@ def search(
             help="Of the sampler and of every trial, 0 if absent; with --max-concurrent 1 a search repeats itself.",
         ),
     ] = None,
+    recipe: Recipe = None,
     assignments: Set = [],  # noqa: B006
     weights: Weights = None,
+    detach: Annotated[
+        bool, typer.Option("--detach", help="Go on without this terminal; the same --name again shows it.")
+    ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Measure a few steps here, print what it would cost, and stop.")
     ] = False,
@@ -106,12 +152,19 @@ def search(
     from idat_tune import tasks
     from idat_tune.search import plan_search
     from idat_tune.search.config import SearchConfig, by_key, read
+    from idat_tune.search.holding import holder
 
     check_positive("--price-per-hour", price_per_hour)
     if price_per_hour is not None and not dry_run:
         raise BadInput("--price-per-hour goes with --dry-run, which says what a search would cost")
+    if detach and dry_run:
+        raise BadInput("--detach begins a search and --dry-run begins none; leave one of the two away")
+    if name and not task and not config:
+        _attach(plan_of_running(out or OUT, name), quiet, as_json)
+        return
     options = {
         "space": space,
+        "recipe": recipe,
         "trials": trials,
         "hours": hours,
         "gpu_hours": gpu_hours,
@@ -126,8 +179,10 @@ def search(
         "stacked": stacked,
         "max_concurrent": max_concurrent,
         "address": address,
+        "parallel_tasks": parallel_tasks,
         "out": out,
         "name": name,
+        "storage": storage,
         "seed": seed,
     }
     flat = read(config) if config else {}
@@ -138,6 +193,8 @@ def search(
     flat["fixed"] = {**fixed, **held(assignments, epochs=epochs)}
     chosen = tasks.select(task or _tasks_of(flat))
     asked = SearchConfig.from_flat({**flat, "task": chosen[0].name})  # what is wrong for one is so for all
+    if dry_run:  # which writes nothing
+        asked = asked.updated({"storage": None})
     several = len(chosen) > 1
     if several and asked.name is None:
         asked = asked.updated({"name": _free_name(Path(asked.out))})
@@ -150,19 +207,36 @@ def search(
     if dry_run:
         _dry_run(plans, price_per_hour, as_json)
         return
-    results = []
-    for result in _results(plans, quiet, asked.name if several else None):
-        results.append(result)
-        if not as_json:
-            _show(result)
+    if detach:
+        together = asked.name or str(plans[0].name)
+        detached(plans, together, words_again(together), as_json)
+        return
+    if not several and holder(plans[0].folder):
+        _attach(plans[0], quiet, as_json)
+        return
+    results, failure = [], None
+    try:
+        for result in _results(plans, quiet, asked.name if several else None):
+            results.append(result)
+            if not as_json:
+                _show(result)
+    except IdatError as raised:
+        if not results:
+            raise
+        failure = raised  # told below what the others have given
+    results.sort(key=lambda result: [known.name for known in chosen].index(result["task"]))
     folder = Path(asked.out)
     table = _overview(results, folder / f"{asked.name}.parquet") if several else None
+    page = _page(folder, str(asked.name), results) if several else None
     if as_json:
         print_json(results if several else results[0])
     else:
         compare = _compare(folder, results[0]["tracking_uri"])
-        typer.echo(f"all tasks     {table}\n" * several + f"compare       {compare}")
-    if any(result["winner"] is None or result["winner"]["test_accuracy"] is None for result in results):
+        over = f"the page      {page}\n" if page else ""
+        typer.echo(over + f"all tasks     {table}\n" * several + f"compare       {compare}")
+    if failure:
+        raise failure
+    if not all(result["finished"] for result in results):
         raise SystemExit(1)
 
 
@@ -189,11 +263,7 @@ def _dry_run(plans: list[Any], price_per_hour: float | None, as_json: bool) -> N
     from idat_tune.progress import others_silenced
     from idat_tune.screen import duration, estimate_tables
     from idat_tune.search import LOG, estimate_searches
-    from idat_tune.search.address import unused
 
-    beside = None if plans[0].config.resources.address else unused()
-    if beside:
-        typer.echo(beside, err=True)
     typer.echo("measuring a few real steps; nothing is written", err=True)
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as folder, others_silenced(Path(folder) / LOG) as stderr:
@@ -216,10 +286,12 @@ def _results(plans: list[Any], quiet: bool, name: str | None) -> Iterator[dict[s
     from idat_tune.progress import Progress
     from idat_tune.search import run_searches
 
-    shown = []
+    shown, several = [], len(plans) > 1
+    beside = several and plans[0].config.resources.parallel_tasks > 1
 
     def progress_of(plan: Any) -> list[Progress]:
-        shown.append(Progress(quiet, command_again(name or plan.name)))
+        label = f"{plan.task.name}: " if beside else ""
+        shown.append(Progress(quiet or beside, command_again(name or plan.name, several), label=label))
         return shown[-1:]
 
     running = iter(plans)
@@ -231,8 +303,9 @@ def _results(plans: list[Any], quiet: bool, name: str | None) -> Iterator[dict[s
             yield result
             plan = next(running, plan)
     except (Interrupted, KeyboardInterrupt):
-        way_on = command_again(name or plan.name)
-        raise Interrupted(f"search '{plan.name}' was interrupted; what was finished is kept. Go on: {way_on}") from None
+        way_on = command_again(name or plan.name, several)
+        what = f"the searches of '{name}' were" if beside else f"search '{plan.name}' was"
+        raise Interrupted(f"{what} interrupted; what was finished is kept. Go on: {way_on}") from None
     finally:
         for progress in shown:
             progress.close()
@@ -248,13 +321,27 @@ def _overview(results: list[dict[str, Any]], path: Path) -> Path:
     from rich.console import Console
 
     from idat_tune.metrics import write_table
-    from idat_tune.screen import overview_table
+    from idat_tune.screen import arms_table, overview_table
     from idat_tune.search.finish import overview
 
     rows = overview(results)
     write_table(path, rows)
-    Console(stderr=True, highlight=False, soft_wrap=True, markup=False).print(overview_table(rows))
+    shown = Console(stderr=True, highlight=False, soft_wrap=True, markup=False)
+    for table in filter(None, (overview_table(rows), arms_table(rows))):
+        shown.print(table)
     return path
+
+
+def _page(out: Path, name: str, results: list[dict[str, Any]]) -> Path | None:
+    """Write the page over several tasks; a failure is told and fails nothing, as it can be made again."""
+    from idat_tune.cli.pages import page_over
+
+    try:
+        return page_over(out, name, results)
+    except Exception as failure:
+        again = f"{program()} {printed('report', name, *out_option(out))}"
+        typer.echo(f"the page over all tasks could not be written ({failure}); `{again}` tries it again", err=True)
+        return None
 
 
 def _compare(out: Path, tracking_uri: str) -> str:
@@ -266,15 +353,48 @@ def _compare(out: Path, tracking_uri: str) -> str:
     return f"{program()} {printed('ui', '--out', out)}"
 
 
-def command_again(name: str) -> str:
-    """This very command under the name that its search, or its searches together, have, so that it resumes."""
+def command_again(name: str, several: bool = False) -> str:
+    """This very command under the name that its search, or its searches together, have, so that it resumes.
+
+    Without `--reopen-test`, which a single search that has begun remembers, and which would open it again once it is
+    finished; `several` searches need it for those that have not begun.
+    """
+    kept = [word for word in words_again(name) if several or word != "--reopen-test"]
+    return f"{program()} {printed(*kept)}"
+
+
+def words_again(name: str) -> list[str]:
+    """The words of this command under that name, in this terminal."""
     kept, words = [], iter(sys.argv[1:])
     for word in words:
         if word == "--name":
             next(words, None)
-        elif not word.startswith("--name="):
+        elif word != "--detach" and not word.startswith("--name="):
             kept.append(word)
-    return f"{program()} {printed(*kept, '--name', name)}"
+    return [*kept, "--name", name]
+
+
+def _attach(plan: Any, quiet: bool, as_json: bool) -> None:
+    """Follow a search that another process drives, and show what came out of it."""
+    from idat_tune.errors import Interrupted
+    from idat_tune.progress import Progress
+    from idat_tune.search.attaching import attach
+
+    typer.echo(f"search {plan.name} is running already: following it; Ctrl-C leaves it alone", err=True)
+    progress = Progress(quiet)
+    try:
+        result = attach(plan, [progress])
+    except KeyboardInterrupt:
+        stop = f"{program()} {printed('stop', plan.name, *out_option(plan.out))}"
+        raise Interrupted(f"search '{plan.name}' goes on without this view; `{stop}` ends it") from None
+    finally:
+        progress.close()
+    if as_json:
+        print_json(result)
+    else:
+        _show(result)
+    if not result["finished"]:
+        raise SystemExit(1)
 
 
 def _show(result: dict[str, Any]) -> None:
@@ -288,50 +408,5 @@ def _show(result: dict[str, Any]) -> None:
     if result["winner"] and result["winner"]["test_accuracy"]:
         paper.print(f"\nthe student   {result['best']}", markup=False)
         paper.print(f"use it        {program()} {printed('predict', result['best'])} IMAGE...", markup=False)
+    paper.print(f"the page      {result['out']}/report.html", markup=False)
     paper.print(f"all figures   {result['out']}/trials.parquet, epochs.parquet, manifest.json", markup=False)
-
-
-@app.command()
-def train(
-    task: Annotated[str, typer.Option(help="A task.")],
-    out: Annotated[
-        Path | None, typer.Option(metavar="DIR", parser=given_path, help="Export the student into this folder.")
-    ] = None,
-    assignments: Set = [],  # noqa: B006
-    weights: Weights = None,
-    test: Annotated[bool, typer.Option("--test", help="Train on train and val and measure on the test split.")] = False,
-    as_json: Json = False,
-    quiet: Annotated[bool, typer.Option("--quiet", help="No line per epoch.")] = False,
-) -> None:
-    """One run with the task's default config, changed by --set; measures on the val split."""
-    from idat_tune import tasks
-    from idat_tune.config import RunConfig
-
-    config = RunConfig.for_task(tasks.get(task).name, held(assignments))
-    from idat_tune import data
-
-    data.require(config.task)
-    for sentence in data.cautions(data.task(config.task), config.batch_size):
-        typer.echo(sentence, err=True)
-    from idat_tune.single import train_once
-
-    def line(epoch: Any) -> None:
-        from idat_tune.screen import epoch_line
-
-        if not quiet:
-            typer.echo(epoch_line(epoch, config.total_epochs), err=True)
-
-    result = train_once(config, out, test, line)
-    if as_json:
-        print_json(result)
-        return
-    from idat_tune.screen import percent
-
-    for what in ("val", "teacher_val", "test"):
-        if result[f"{what}_accuracy"] is not None:
-            typer.echo(f"{what.replace('_', ' ')} accuracy {percent(result[f'{what}_accuracy'])}")
-    if result["selected_on_test"]:
-        typer.echo(f"selected on test: epoch {result['best_epoch'] + 1} of {config.total_epochs} did best there")
-    typer.echo(f"trainable parameters {result['trainable_params']:,}; {result['seconds']:.1f} s")
-    if result["out"]:
-        typer.echo(f"exported to {result['out']}")

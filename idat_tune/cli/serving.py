@@ -2,10 +2,12 @@
 
 import errno
 import http.client
+import json
 import os
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -103,6 +105,31 @@ def _answers(host: str, port: int) -> bool:
         finally:
             connection.close()
     return False
+
+
+def views(host: str, port: int) -> list[tuple[str, str]]:
+    """Names and links of the views that a server keeps of searches, newest search first; none if it does not say."""
+    with suppress(OSError, ValueError, KeyError, http.client.HTTPException):
+        connection = http.client.HTTPConnection(EVERYWHERE.get(host, host), port, timeout=10)
+        try:
+            wanted = json.dumps({"max_results": 1000})
+            kind = {"Content-Type": "application/json"}
+            connection.request("POST", "/api/2.0/mlflow/experiments/search", wanted, kind)
+            found = json.loads(connection.getresponse().read())
+            return tracking.links(found["experiments"], f"http://{host}:{port}")
+        finally:
+            connection.close()
+    return []
+
+
+def show(link: str) -> None:
+    """Open a link where somebody sits in front of this machine's screen."""
+    far = "SSH_CONNECTION" in os.environ
+    screen = sys.platform in ("darwin", "win32") or "DISPLAY" in os.environ or "WAYLAND_DISPLAY" in os.environ
+    if screen and not far:
+        import webbrowser
+
+        webbrowser.open(link)
 
 
 def _last_line(said: IO[bytes]) -> str:

@@ -15,11 +15,29 @@ import typer
 import typer.core
 
 from idat_tune import __version__
+from idat_tune.cli import completing
 from idat_tune.errors import BadInput, Interrupted, shown
 
-ORDER = ("search", "train", "predict", "data", "describe", "tasks", "ui", "doctor", "bench")
+ORDER = (
+    "search",
+    "status",
+    "stop",
+    "train",
+    "report",
+    "export",
+    "predict",
+    "data",
+    "describe",
+    "tasks",
+    "track",
+    "ui",
+    "cluster",
+    "doctor",
+    "bench",
+)
 
 
+NAME = "idat-tune"  # also where it was called as a module: what completes its lines goes by it
 CUT = "interrupted; nothing that was unfinished is kept, and the same command begins it again"
 
 
@@ -32,7 +50,7 @@ class _Ordered(typer.core.TyperGroup):
     def main(self, *args: Any, **extra: Any) -> Any:
         """Run a command and leave with its exit code."""
         try:
-            code = super().main(*args, **{**extra, "standalone_mode": False})
+            code = super().main(*args, **{**extra, "prog_name": NAME, "standalone_mode": False})
         except UsageError as failure:
             raise _told(failure) from None
         raise SystemExit(code or 0)
@@ -62,11 +80,10 @@ def _told(failure: Any) -> BadInput:
 
 app = typer.Typer(
     cls=_Ordered,
-    name="idat-tune",
+    name=NAME,
     help="Search the best inverse-distillation adapter for a small image task.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    add_completion=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -92,6 +109,14 @@ def given_path(text: str | Path) -> Path:
 
 
 Set = Annotated[list[str], typer.Option("--set", metavar="KEY=VALUE", help="Hold a setting, such as optim.lr=1e-3.")]
+Recipe = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        autocompletion=completing.recipes,
+        help="Published settings of a kind of adapter, below --set; `describe --recipes`.",
+    ),
+]
 Out = Annotated[
     Path,
     typer.Option("--out", metavar="DIR", parser=given_path, help="Folder of all searches and of the tracking store."),

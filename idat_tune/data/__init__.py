@@ -4,13 +4,13 @@
 from idat_tune.data.cache import in_order
 from idat_tune.data.checks import Report, cautions
 from idat_tune.data.deep import check_range
-from idat_tune.data.exporting import export
+from idat_tune.data.exporting import export, small
 from idat_tune.data.folds import fold, fold_rows, joined
 from idat_tune.data.importing import Imported
 from idat_tune.data.leaks import Duplicates
 from idat_tune.data.loading import Images, batches, load
 from idat_tune.data.pixels import SUFFIXES, decode
-from idat_tune.data.sources import Choices, read_image
+from idat_tune.data.sources import Choices, read_bytes, read_image
 from idat_tune.data.store import content_hash, folder, intensity, own_tasks, register_own, require, task
 from idat_tune.data.trees import images_in
 from idat_tune.data.verifying import Listed, Removed, listing, removable, remove, verify
@@ -42,11 +42,13 @@ __all__ = [
     "listing",
     "load",
     "own_tasks",
+    "read_bytes",
     "read_image",
     "register_own",
     "removable",
     "remove",
     "require",
+    "small",
     "task",
     "verify",
 ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from itertools import islice
 from pathlib import Path
 
@@ -60,6 +60,28 @@ def export(task: str, split: str, to: Path, count: int | None = None, folder: Pa
     except OSError as failure:
         raise BadInput(f"{failure.filename or to} cannot be written ({failure.strerror})") from None
     return written
+
+
+def small(task: str, rows: Collection[int], side: int, folder: Path | None = None) -> dict[int, bytes]:
+    """Small versions of some images of trainval by their places there: PNG or JPEG, no longer than `side` pixels.
+
+    Raises:
+        BadInput: images that are not there any more, or cannot be read.
+    """
+    known = store.task(task, folder)
+    wanted, intensity = set(rows), None if known.embedded else store.read(known.name, folder).intensity
+    found = {}
+    for row, (encoded, _) in enumerate(_images(known, "trainval", folder)):
+        if row in wanted:
+            image = pixels.flatten(pixels.read(encoded), intensity)
+            as_it_is = max(image.size) <= side
+            image.thumbnail((side, side))
+            buffer = io.BytesIO()
+            image.save(buffer, "PNG" if as_it_is else "JPEG", quality=80)
+            found[row] = buffer.getvalue()
+        if len(found) == len(wanted):
+            break
+    return found
 
 
 def _images(task: Task, split: str, folder: Path | None) -> Iterator[tuple[bytes, int]]:

@@ -132,6 +132,17 @@ def read_image(path: Path) -> Image.Image:
     return pixels.read(read_file(path), str(path))
 
 
+def read_bytes(content: bytes, name: str) -> Image.Image:
+    """The decoded image of what a file holds, by the same rules; `name` is what to call it.
+
+    Raises:
+        BadInput: it cannot be decoded, or is no bytes at all.
+    """
+    if not isinstance(content, bytes | bytearray):
+        raise BadInput(f"{name}: an image is given as the bytes of its file, not as {type(content).__name__}")
+    return pixels.read(bytes(content), name)
+
+
 def safe(path: str, where: str, way_out: str = "") -> str:
     """`path` itself if it leads to something inside the folder it is relative to.
 

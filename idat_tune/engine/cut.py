@@ -11,7 +11,7 @@ from timm.layers import DropPath
 from timm.models.vision_transformer import Attention, VisionTransformer
 from torch import Tensor, nn
 
-from idat_tune.adapters import AdaptedBlock, plain
+from idat_tune.adapters import AdaptedBlock, has_token, plain
 from idat_tune.model import AdaptedModel
 
 CHUNK = 100  # images at a time, where a prefix is computed
@@ -32,6 +32,7 @@ class Cut:
         self.model = model
         self._cut = not whole and _understood(model.backbone)
         self._blocks: list[Any] = list(model.backbone.blocks) if self._cut else []  # type: ignore[arg-type]
+        self._read = 2 if has_token(model.backbone) else 1  # tokens that the head may see
         self._embeds = self._cut and cache and not _trains(_embedding(model.backbone))
         # Blocks that belong to the prefix as a whole; without an embedding there are none.
         self._depth = self._frozen_blocks() if self._embeds else 0
@@ -79,10 +80,10 @@ class Cut:
 
     def _wanted(self, index: int) -> int | None:
         """How many tokens of a block's output anyone looks at."""
-        return 1 if index == len(self._blocks) - 1 else None
+        return self._read if index == len(self._blocks) - 1 else None
 
     def suffix(self, parts: Parts) -> Tensor:
-        """Logits (B, C) of what `prefix` gave for B images."""
+        """What the model gives for B images, of what `prefix` gave for them."""
         if not self._cut:
             return self.model(*parts)
         start = self._depth
@@ -131,7 +132,7 @@ def _random(block: nn.Module) -> bool:
 
 
 def _begins_frozen(block: nn.Module) -> bool:
-    return isinstance(block, AdaptedBlock) and not _random(block)
+    return isinstance(block, AdaptedBlock) and not _random(block.block)
 
 
 @contextmanager

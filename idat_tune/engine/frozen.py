@@ -43,8 +43,11 @@ class Frozen:
                 parameter.data = value.clone() if parameter.requires_grad else self._shared(value, dtype)
         for module in model.backbone.modules():
             for name, buffer in module._buffers.items():
-                if buffer is not None and buffer.data_ptr() in kept:
-                    module._buffers[name] = self._shared(buffer, dtype if buffer.is_floating_point() else buffer.dtype)
+                if buffer is None:
+                    continue
+                asked = dtype if buffer.is_floating_point() else buffer.dtype
+                in_kept = buffer.data_ptr() in kept  # else an adapter's own
+                module._buffers[name] = self._shared(buffer, asked) if in_kept else buffer.to(asked)
         model.to(self.device)
 
     def _shared(self, value: Tensor, dtype: torch.dtype) -> Tensor:

@@ -21,6 +21,7 @@ FREE = {
     "adapter.init": "trunc_normal",
     "distill.temperature": 1.0,
     "distill.weight": 1.0,
+    "distill.ramp_epochs": 0,
     "distill.stop_epoch": 0,
     "optim.lr": 1.0,
     "optim.weight_decay": 0.0,
@@ -77,9 +78,9 @@ class Recorded:
             self._behind = False
         return self._fresh
 
-    def train(self, order: Tensor, lr: float, weight: float) -> Tensor:
+    def train(self, order: Tensor, lr: float, weight: float, rise: float = 0.0) -> Tensor:
         """As `Eager.train`."""
-        return self.train_together([self], [Epoch(order, lr, weight)])[0]
+        return self.train_together([self], [Epoch(order, lr, weight, rise)])[0]
 
     def validate(self, rows: Tensor) -> Tensor:
         """As `Eager.validate`."""
@@ -88,7 +89,8 @@ class Recorded:
     @property
     def stacks_with(self) -> Hashable:
         """Equal for trials that may train as one; None where a trial may not, as more trains than linear layers."""
-        return (self._shape, self._classes, self._low) if KINDS[self._shape.adapter.kind].stacks else None
+        stacks = KINDS[self._shape.adapter.kind].stacks and not self._shape.gist.token
+        return (self._shape, self._classes, self._low) if stacks else None
 
     @staticmethod
     def train_together(trials: Sequence["Recorded"], epochs: Sequence[Epoch]) -> Tensor:

@@ -14,10 +14,10 @@ from torch import Tensor, nn
 
 from idat_tune import adapters
 from idat_tune.config import RunConfig
-from idat_tune.distill import distillation
+from idat_tune.distill import distillation, of_class
 from idat_tune.engine import padding
 from idat_tune.engine.devices import choose_attention, repeating
-from idat_tune.engine.eager import EVAL_BATCH, LOSSES, joint, rows_of
+from idat_tune.engine.eager import EVAL_BATCH, LOSSES, joint, lambdas, rows_of
 from idat_tune.engine.optimizer import FlatAdamW, Learnt
 from idat_tune.engine.resident import Resident
 from idat_tune.engine.stacked import stack
@@ -45,7 +45,13 @@ class Epoch(NamedTuple):
 
     order: Tensor  # (S, B) rows of the resident images, a batch per step
     lr: float
-    weight: float  # lambda
+    weight: float  # lambda at the first step
+    rise: float = 0.0  # by how much it grows over the epoch, as much with each step
+
+    @property
+    def distilled(self) -> bool:
+        """Whether distillation is computed."""
+        return self.weight + self.rise > 0
 
 
 @dataclass(frozen=True)
@@ -96,7 +102,8 @@ class Recording:
         self._counted_RE = torch.zeros(runs, EVAL_BATCH, device=device)
         self._seen = EVAL_BATCH  # images of a validation step
         self._tallies_RM2 = torch.zeros(runs, len(self.models), 2, device=device)
-        self._weight_R, self._temperature_R, self._scale_R = (torch.ones(runs, device=device) for _ in range(3))
+        self._weight_RS = torch.ones(runs, steps, device=device)
+        self._temperature_R, self._scale_R = (torch.ones(runs, device=device) for _ in range(2))
         for model in self.models:
             adapters.set_scale(model.backbone, self._scale_R if runs > 1 else self._scale_R[0])
 
@@ -137,14 +144,14 @@ class Recording:
 
     def _train(self, runs: Sequence[Standing], epochs: Sequence[Epoch]) -> None:
         self._set_mode(training=True)
-        step = self._recorded("distilled" if epochs[0].weight > 0 else "apart")
+        step = self._recorded("distilled" if epochs[0].distilled else "apart")
         steps = len(epochs[0].order)
         for run, (standing, epoch) in enumerate(zip(runs, epochs, strict=True)):
             self._load(run, standing)
             self._order_RSB[run, :steps].copy_(epoch.order)
             self._chance_RSPB[run].uniform_(generator=standing.generator)
             self.optimizer.lr_R[run].fill_(epoch.lr)
-            self._weight_R[run].fill_(epoch.weight)
+            self._weight_RS[run, :steps].copy_(lambdas(epoch.weight, epoch.rise, steps, self.resident.device))
         self._at.zero_()
         self._totals_R4.zero_()
         for _ in range(steps):
@@ -242,12 +249,12 @@ class Recording:
 
         def of_one(labels_B: Tensor, weight: Tensor, temperature: Tensor, *logits: Tensor) -> Tensor:
             asked = self.shape.distill.model_copy(update={"temperature": temperature})
-            distill = distillation(logits[0], logits[1], asked) if distilled else None
-            return joint(logits, labels_B, distill, weight)
+            distill = distillation(of_class(logits[0]), of_class(logits[1]), asked) if distilled else None
+            return joint(logits, labels_B, self.shape, distill, weight)
 
         each = (
             labels_RB,
-            self._weight_R,
+            self._weight_RS.index_select(1, self._at)[:, 0],
             self._temperature_R,
             *(of_all.unflatten(0, labels_RB.shape) for of_all in logits),
         )

@@ -17,6 +17,7 @@ from idat_tune.engine.devices import autocast, bf16
 from idat_tune.engine.frozen import Frozen
 from idat_tune.engine.graphs import Recorder
 from idat_tune.engine.room import counted, held, room
+from idat_tune.kinds import KINDS
 from idat_tune.model import AdaptedModel, build, build_pair
 
 RECORDINGS = 96  # that stay recorded; three kinds, four buckets of hidden dimensions and four teachers are 48 shapes
@@ -60,8 +61,14 @@ class Resident:
         self._recordings: OrderedDict[Hashable, Any] = OrderedDict()
 
     def records(self, config: RunConfig) -> bool:
-        """Whether that run takes a recording; never where features are compared, as a recording knows logits alone."""
-        if config.distill.loss == "feature" and not config.alone:
+        """Whether that run takes a recording.
+
+        Never where features are compared, as a recording knows logits alone, nor with other randomness than drop-path.
+        """
+        if (config.distill.loss == "feature" and not config.alone) or config.pace.weight:
+            return False
+        kind = KINDS[config.adapter.kind]
+        if not kind.records or (config.adapter.dropout and "adapter.dropout" in kind.uses):
             return False
         if self._recorded is not None:
             return self._recorded

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from idat_tune.errors import BadInput
-from idat_tune.journal.records import TEST, TrialRecord
+from idat_tune.journal.records import FINAL, TEST, TrialRecord
 from idat_tune.journal.state import Decision, State
 from idat_tune.metrics import write_table
 
@@ -26,8 +26,10 @@ class Journal:
         self.clock = clock
         self.state = State()
         self.length = 0  # lines
+        self._followed = 0  # bytes that `follow` has been through
         self._records: dict[str, TrialRecord] = {}
         self._cut_short = 0  # bytes of a last line that is none
+        self._unended = False  # whether the last line wants its newline, as an editor may leave it
         if path.is_file():
             self._read()
 
@@ -38,16 +40,22 @@ class Journal:
             raise BadInput(f"{self.path} cannot be read: {failure.strerror}; give this search another --name") from None
         for number, line in enumerate(whole, start=1):
             try:
-                self._take(_entry(json.loads(line)))
-            except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as failure:
+                self._take(_entry(line))
+            except _DAMAGE as failure:
                 how = f"{failure} is missing" if isinstance(failure, KeyError) else str(failure)
+                decided = any(b'"decision": "winner"' in one for one in whole)  # by what that line said, too
                 way_out = (
                     "put it back as it was, or give this search another --name"
-                    if b'"decision"' in line
+                    if decided or b'"decision"' in line
                     else "delete that line: its trial then was not run"
                 )
                 raise BadInput(f"{self.path}, line {number} is damaged ({how}); {way_out}") from None
-        self._cut_short = len(rest)
+        if rest:
+            try:
+                self._take(_entry(rest))
+                self._unended = True
+            except _DAMAGE:
+                self._cut_short = len(rest)
 
     def _take(self, entry: TrialRecord | Decision) -> None:
         self.length += 1
@@ -62,6 +70,27 @@ class Journal:
         for record in records:
             journal._take(record)
         return journal
+
+    @classmethod
+    def followed(cls, path: Path) -> Self:
+        """The journal that another process writes, of which nothing is known until `follow` is called."""
+        journal = cls(Path())
+        journal.path = path
+        return journal
+
+    def follow(self) -> None:
+        """Take in the lines that were added since the last time; one that is not whole yet comes with the next.
+
+        Raises:
+            ValueError, TypeError, KeyError: a line is damaged, which whoever writes it was told when it began.
+        """
+        with self.path.open("rb") as file:
+            file.seek(self._followed)
+            *whole, _ = file.read().split(b"\n")
+        for line in whole:
+            if line:
+                self._take(_entry(line))
+            self._followed += len(line) + 1
 
     def make(self) -> None:
         """The file, without a line, if there is none."""
@@ -85,7 +114,7 @@ class Journal:
         self._take(decision)
 
     def _write(self, values: Mapping[str, Any]) -> None:
-        line = json.dumps(values).encode() + b"\n"
+        line = b"\n" * self._unended + json.dumps(values).encode() + b"\n"
         with self.path.open("ab", buffering=0) as file:
             if self._cut_short:
                 file.truncate(file.tell() - self._cut_short)
@@ -99,6 +128,7 @@ class Journal:
             except OSError:
                 file.truncate(before)
                 raise
+        self._unended = False
 
     @property
     def records(self) -> list[TrialRecord]:
@@ -112,6 +142,12 @@ class Journal:
     def of(self, stage: str) -> list[TrialRecord]:
         """The records of a stage, oldest first."""
         return [record for record in self._records.values() if record.stage == stage]
+
+    def finals(self, config: Mapping[str, Any]) -> list[TrialRecord]:
+        """The final runs of a config, those that differ from it in nothing but the seed; by seed."""
+        wanted = {**config, "seed": None}
+        same = [final for final in self.of(FINAL) if {**final.config, "seed": None} == wanted]
+        return sorted(same, key=lambda final: final.config["seed"])
 
     def write_tables(self, folder: Path) -> None:
         """Write trials.parquet (a row per trial) and epochs.parquet (a row per epoch of each)."""
@@ -130,5 +166,9 @@ class Journal:
         write_table(folder / "epochs.parquet", epochs)
 
 
-def _entry(values: Mapping[str, Any]) -> TrialRecord | Decision:
+_DAMAGE = (ValueError, TypeError, KeyError, AttributeError, RecursionError)  # what `_entry` raises on what is no line
+
+
+def _entry(line: bytes) -> TrialRecord | Decision:
+    values = json.loads(line)
     return Decision.from_dict(values) if "decision" in values else TrialRecord.from_dict(values)

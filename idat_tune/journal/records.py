@@ -1,9 +1,10 @@
 """What is known of a trial that has ended, as a line of the journal and as a row of a table."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
 
+from idat_tune.journal.hits import unpacked
 from idat_tune.metrics import WORST, EpochMetrics, score
 
 STAGES = EXPLORE, CONFIRM, FINAL, TEST = "explore", "confirm", "final", "test"
@@ -16,7 +17,7 @@ class TrialRecord:
 
     id: str  # unique in its search: arm-default, trial-003, confirm-2-trial-003, final-0-trial-003, test
     stage: str  # EXPLORE, CONFIRM (on another split), FINAL (on trainval) or TEST (which opens the test split)
-    arms: tuple[str, ...]  # what it stands for: default, alone, no_distill, winner; none for a proposed one
+    arms: tuple[str, ...]  # what it stands for: default, alone, one of the space, winner, ...; none if proposed
     config: Mapping[str, Any]  # flat, complete
     status: str  # COMPLETE, STOPPED early, or FAILED
     reason: str | None = None  # why it failed
@@ -31,8 +32,11 @@ class TrialRecord:
     weights: Mapping[str, str | None] = field(default_factory=dict)  # by backbone: sha256 of the file it was built on
     contender: str | None = None  # in CONFIRM: the explored trial whose config it runs
     fold: int | None = None  # in CONFIRM: the number of the split
+    hits: str | None = None  # in CONFIRM: whether each val image was named rightly, as `hits.packed` has it
     tested: Mapping[str, tuple[float, float]] = field(default_factory=dict)  # by final trial: test accuracy, loss
-    ended: float = field(default=0.0, compare=False)  # Unix time in seconds, set by the journal
+    test_hits: Mapping[str, str] = field(default_factory=dict)  # by final trial: as `hits`, of the test images
+    began: float = field(default=0.0, compare=False)  # Unix time in seconds; 0 in a journal of before it was kept
+    ended: float = field(default=0.0, compare=False)  # likewise, set by the journal
 
     @property
     def last(self) -> EpochMetrics | None:
@@ -50,6 +54,23 @@ class TrialRecord:
         if self.status == FAILED or self.last is None:
             return WORST
         return score(self.last.val_accuracy, self.last.val_loss, max(self.val_images, 1))
+
+    @property
+    def started_ms(self) -> int:
+        """When it began, Unix time in milliseconds."""
+        return int(self.began * 1000) or self.ended_ms - int(self.seconds * 1000)
+
+    @property
+    def ended_ms(self) -> int:
+        """When it ended, likewise."""
+        return int(self.ended * 1000)
+
+    def stamps(self) -> Iterator[int]:
+        """When each of its epochs was through, likewise; without what it waited for between them."""
+        elapsed = self.set_up_seconds
+        for epoch in self.epochs:
+            elapsed += epoch.seconds
+            yield self.started_ms + int(elapsed * 1000)
 
     def row(self) -> dict[str, Any]:
         """Its row of trials.parquet."""
@@ -93,11 +114,13 @@ class TrialRecord:
         for name, kind in _KINDS.items():
             if not isinstance(getattr(self, name), kind):
                 raise ValueError(f"{name} is {getattr(self, name)!r}")
+        for text in (*([self.hits] if self.hits is not None else []), *self.test_hits.values()):
+            unpacked(text)
 
 
 _TEXT, _COUNT = str | None, int | None
 _KINDS: Mapping[str, Any] = {
     "id": str, "config": dict, "labels": dict | None, "reason": _TEXT, "contender": _TEXT, "fold": _COUNT,
     "trainable_params": _COUNT, "val_images": int, "seconds": float | int, "set_up_seconds": float | int,
-    "ended": float | int, "node": _TEXT,
+    "began": float | int, "ended": float | int, "node": _TEXT, "hits": _TEXT, "test_hits": dict,
 }  # fmt: skip

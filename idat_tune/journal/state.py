@@ -8,13 +8,14 @@ from idat_tune.journal.records import COMPLETE, FINAL, TEST, TrialRecord
 
 BEGUN, STARTED, TRACKED, ENDED, EXPLORED = "begun", "started", "tracked", "ended", "explored"
 SPENT, WINNER, OPENED, LOST = "spent", "winner", "opened", "lost"
-INTERRUPTED, DONE = "interrupted", "done"
+INTERRUPTED, BROKE, DONE = "interrupted", "broke", "done"
+ENDS = (INTERRUPTED, BROKE, DONE)  # of a session
 
 # What each decision says, with the type of it in JSON.
 DECISIONS: Mapping[str, Mapping[str, Any]] = {
     BEGUN: {"trials": int, "seeds": int, "reopen_test": bool, "sampler": str, "stopping": str},  # asked for, each time
-    STARTED: {"gpus_per_trial": float | int, "stacked": int, "precision": str | None},  # Ray is there
-    TRACKED: {"run": str},  # id of the parent run in the tracking store
+    STARTED: {"gpus_per_trial": float | int, "stacked": int, "precision": str | None},  # Ray is there; with `at_once`
+    TRACKED: {"run": str},  # id of the parent run in the store; with `whole` that store has all that stands above
     SPENT: {"seconds": float | int, "gpu_seconds": float | int},  # on exploring so far, in all sessions
     ENDED: {"by": str},  # nothing is proposed any more, for the reason that `budget.WHY` has
     EXPLORED: {},  # what was proposed has run
@@ -22,6 +23,7 @@ DECISIONS: Mapping[str, Mapping[str, Any]] = {
     OPENED: {"winner": str, "by": str},  # the test split, for that winner
     LOST: {"trials": list},  # final runs whose trained tensors are gone and still wanted
     INTERRUPTED: {},  # told to stop
+    BROKE: {"reason": str, "result": dict | None},  # could not go on, or could not hand over what it gave
     DONE: {"result": dict},  # all is exported: what the search gave
 }
 
@@ -60,15 +62,24 @@ class State:
 
     trials: int = 0  # asked for, arms included
     seeds: int = 0  # of the final run, asked for
+    at_once: int = 1  # trials, when the driver began
+    gpus_per_trial: float = 0.0  # likewise
     stacked: int = 1  # the most trials that trained in one process
     precision: str | None = None  # what `auto` came to, for all trials
     parent_run: str = ""  # in the tracking store
+    whole_at: str | None = None  # the store that has all that stands above, if one has
+    first: Decision | None = None  # with which the search was begun
+    end: Decision | None = None  # of the session, once it has come to one
+    frozen: Decision | None = None  # the winner
+    done: Decision | None = None  # with the result, which counts as long as there is one
+    last: float = 0.0  # Unix time of the last line
     ended_by: str | None = None  # what ended proposing
     explored: bool = False
     winner: str | None = None
     openings: list[dict[str, Any]] = field(default_factory=list)  # of the test split: time, winner, by
     reopen: bool = False  # whether it is to be opened once more
     tested: dict[str, tuple[float, float]] = field(default_factory=dict)  # by final run: accuracy and loss, as last
+    test_hits: dict[str, str] = field(default_factory=dict)  # likewise: which images were named rightly
     lost: set[str] = field(default_factory=set)  # final runs to train again, as their tensors are gone
     trained_again: set[str] = field(default_factory=set)  # final runs whose tensors are not those that were tested
     recorded: set[str] = field(default_factory=set)  # trials that ended since the driver began
@@ -78,15 +89,24 @@ class State:
 
     def take(self, entry: TrialRecord | Decision) -> None:
         """The next line."""
+        if isinstance(entry, Decision) and entry.kind == TRACKED:
+            self.parent_run = entry.about["run"]
+            self.whole_at = entry.about.get("whole")
+            return
+        self.whole_at = None
         if isinstance(entry, TrialRecord):
+            self.last = entry.ended
             self._take_record(entry)
         else:
+            self.last = entry.time
+            self._turn(entry)
             self._take_decision(entry.kind, entry.about, entry.time)
 
     def more(self, trials: int, seeds: int) -> list[tuple[str, int, int]]:
         """What would be asked for beyond what was asked for before: option, before, then."""
         pairs = (("trials", self.trials, trials), ("seeds", self.seeds, seeds))
-        return [(option, before, now) for option, before, now in pairs if 0 < before < now]
+        begun = self.seeds > 0  # of trials none may be asked for
+        return [(option, before, now) for option, before, now in pairs if begun and before < now]
 
     def finished_for(self, trials: int, seeds: int, reopen_test: bool) -> bool:
         """Whether nothing is left to do for who asks for this."""
@@ -102,6 +122,16 @@ class State:
         """Whether the test split was never opened, or is to be opened once more on request."""
         return not self.openings or self.reopen
 
+    def _turn(self, decision: Decision) -> None:
+        """Keep the decisions that say when."""
+        if decision.kind == BEGUN:
+            self.first, self.end = self.first or decision, None
+        elif decision.kind in ENDS:
+            self.end = decision
+            self.done = decision if decision.kind == DONE else self.done
+        elif decision.kind == WINNER:
+            self.frozen = decision
+
     def _take_record(self, record: TrialRecord) -> None:
         self.recorded.add(record.id)
         if record.stage == FINAL and record.status == COMPLETE:
@@ -110,16 +140,16 @@ class State:
                 self.trained_again.add(record.id)
         if record.stage == TEST:
             self.tested |= record.tested
+            self.test_hits |= record.test_hits
             self.trained_again -= set(record.tested)
 
     def _take_decision(self, kind: str, about: Mapping[str, Any], time: float) -> None:
         if kind == BEGUN:
             self._begin(about["trials"], about["seeds"], about["reopen_test"])
         elif kind == STARTED:
+            self.at_once, self.gpus_per_trial = about.get("at_once", 1), about["gpus_per_trial"]
             self.stacked = max(self.stacked, about["stacked"])
             self.precision = self.precision or about["precision"]
-        elif kind == TRACKED:
-            self.parent_run = about["run"]
         elif kind == SPENT:
             self.seconds, self.gpu_seconds = about["seconds"], about["gpu_seconds"]
         elif kind == ENDED:
@@ -147,7 +177,6 @@ class State:
             self.result = None
         if not self.explored:  # more hours or patience may be asked for
             self.ended_by = None
-        decided = self.winner is not None
-        self.trials = max(trials, self.trials) if decided else trials
-        self.seeds = max(seeds, self.seeds) if decided else seeds
+        self.trials = max(trials, self.trials) if self.explored else trials
+        self.seeds = max(seeds, self.seeds) if self.openings else seeds
         self.recorded = set()

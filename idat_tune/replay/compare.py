@@ -49,7 +49,7 @@ GROUPS: dict[str, dict[str, Setting]] = {
         "confirm none": Setting(confirm=Confirm(top_k=0)),
         **{f"top-k {k}": Setting(confirm=Confirm(top_k=k)) for k in (1, 2, 3, 5, 8)},
         **{f"folds {folds}": Setting(confirm=Confirm(folds=folds)) for folds in (2, 3, 4)},
-        "ties to the best mean": Setting(confirm=Confirm(fewest=False)),
+        "ties to the smallest": Setting(confirm=Confirm(fewest=True)),
     },
     "portfolio": {"portfolio off": Setting(Explore(portfolio=False))},
 }

@@ -19,9 +19,9 @@ from idat_tune.replay.table import ARMS, VAL_IMAGES, Curves, RecordedRun, curves
 from idat_tune.search.config import HALVING, TPE, ConfirmConfig, SearchConfig
 from idat_tune.search.confirm import Confirmation
 from idat_tune.search.plan import DEFAULT, Plan
-from idat_tune.search.sampler import distribution, new_study, reseed, suggest
+from idat_tune.search.sampler import new_study, reseed, suggest
 from idat_tune.search.stopping import ETA, RULES, Halving, Rule, grace
-from idat_tune.space import Domain, Space
+from idat_tune.space import Domain, Space, distribution
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Confirm:
 
     top_k: int = ConfirmConfig().top_k
     folds: int = 4  # one less than a search's default: of the five recorded, exploring takes one
-    fewest: bool = True  # whether of those that are level with the best the one with the fewest parameters wins
+    fewest: bool = False  # whether of those that are level with the best the one with the fewest parameters wins
 
 
 @dataclass(frozen=True)
@@ -259,7 +259,7 @@ def choose(benchmark: Benchmark, trials: Sequence[Explored], fold: int, how: Con
         runs += job.contender in benchmark.curves
         confirmation.hear(replace(record, fold=job.fold))
     choice = confirmation.choice()
-    winner = DEFAULT if choice is None else choice.winner if how.fewest else choice.best
+    winner = DEFAULT if choice is None else choice.smallest if how.fewest else choice.winner
     return Chosen(winner, spent, runs * benchmark.epochs)
 
 

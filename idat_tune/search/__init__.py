@@ -12,6 +12,7 @@ from idat_tune.search.callback import LOG, Callback
 from idat_tune.search.config import SearchConfig, by_key
 from idat_tune.search.manifest import begun, check_resumable, check_writable
 from idat_tune.search.plan import Plan
+from idat_tune.search.storage import Storage, fetch
 
 __all__ = [
     "LOG",
@@ -85,16 +86,23 @@ def estimate_searches(
 
 
 def plan_search(config: SearchConfig) -> Plan:
-    """The checked plan of a search; writes nothing, and loads torch only to see which teachers of `idat` are there.
+    """The checked plan of a search; loads torch only to see which teachers of `idat` are there.
+
+    Writes nothing, but for a copy of the search that `storage` has and its folder lacks, which is fetched.
 
     Raises:
-        BadInput: an unknown task, a faulty space, a number out of range, data that is not there, or a
-            MLFLOW_TRACKING_URI that can hold no runs.
+        BadInput: an unknown task, a faulty space, a number out of range, data that is not there, a storage that cannot
+            be written, or a MLFLOW_TRACKING_URI that can hold no runs.
     """
     known = tasks.get(config.task)
     tracking.check()
     space = config.space or _own_space(config.fixed.get("student", known.student))
-    name = config.name or _free_name(Path(config.out), known.name)
+    storage = Storage(config.storage) if config.storage else None
+    name = config.name or _free_name(Path(config.out), known.name, storage)
+    if storage:
+        check_writable(Path(config.out))
+        storage.check()
+        fetch(storage, Path(config.out) / name)
     plan = Plan.checked(config.updated({"space": space, "name": name}))
     data.require(known.name)
     before = begun(plan)
@@ -103,7 +111,8 @@ def plan_search(config: SearchConfig) -> Plan:
     check_writable(plan.out)
     check_resumable(plan, data.content_hash(known.name) if before else "")
     if config.hints is None:
-        return plan.hinted({f"portfolio-{index}": point for index, point in enumerate(portfolio.starts(known.name))})
+        known_good = portfolio.starts(known.name, plan.kinds())
+        return plan.hinted({f"portfolio-{index}": point for index, point in enumerate(known_good)})
     return plan
 
 
@@ -112,28 +121,35 @@ def _own_space(student: object) -> str:
     return "embedded" if str(student).removeprefix(RANDOM) in EMBEDDED else "idat"
 
 
-def _free_name(out: Path, task: str) -> str:
-    return next(name for number in range(1, 10**9) if not (out / (name := f"{task}-{number}")).exists())
+def _free_name(out: Path, task: str, storage: Storage | None) -> str:
+    names = (f"{task}-{number}" for number in range(1, 10**9))
+    return next(name for name in names if not (out / name).exists() and not (storage and storage.has(name)))
 
 
 def run_searches(plans: Sequence[Plan], callbacks: Callable[[Plan], Iterable[Callback]]) -> Iterator[dict[str, Any]]:
-    """Carry out plans one after the other, or go on with them where they were left.
+    """Carry out plans, or go on with them where they were left: one after the other, or `parallel_tasks` at once.
 
     Args:
         plans: of `plan_search`; they share one Ray session, which is that of the first.
         callbacks: who is told of a plan's trials.
 
     Yields:
-        For each plan what `search` returns.
+        For each plan what `search` returns; as they end.
 
     Raises:
         BadInput: a folder is in use, or holds a search that was begun otherwise.
         Interrupted: by Ctrl-C, SIGTERM or SIGHUP where this is the main thread; the same call resumes.
     """
     shared = _reachable(plans[0].config)
-    from idat_tune.search.driver import drive  # Ray is imported no sooner than a plan stands
+    # Ray is imported no sooner than a plan stands.
+    if len(plans) > 1 and shared.resources.parallel_tasks > 1:
+        from idat_tune.search.beside import drive_beside
 
-    yield from drive(plans, shared, callbacks)
+        yield from drive_beside(plans, shared, callbacks)
+    else:
+        from idat_tune.search.driver import drive
+
+        yield from drive(plans, shared, callbacks)
 
 
 def _reachable(config: SearchConfig) -> SearchConfig:

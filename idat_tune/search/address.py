@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from idat_tune.errors import BadInput
+from idat_tune.search.room import is_head_of_ray_up
 
 AUTO, LOCAL = "auto", "local"
 PATIENCE = 2.0  # seconds for each step of an answer
@@ -23,22 +24,28 @@ import json, sys
 from ray._raylet import GcsClient
 from ray.exceptions import AuthenticationError
 try:
-    found = GcsClient(address=sys.argv[1]).internal_kv_get(b"CLUSTER_METADATA", b"cluster", timeout=5)
-    print(found.decode())
+    head = GcsClient(address=sys.argv[1])
+    found = json.loads(head.internal_kv_get(b"CLUSTER_METADATA", b"cluster", timeout=5).decode())
+    alive = [node for node in head.get_all_node_info(timeout=5).values() if node.state == 0]
+    print(json.dumps({**found, "machines": len(alive)}))
 except AuthenticationError:
     print(json.dumps({"token": True}))
 """
-LONGEST = 15.0  # seconds that this may take, imports included
+LONGEST = 30.0  # seconds that this may take, imports on a busy machine included
 NONE_NEEDED = "without --address the search starts Ray on this machine"
 
 
 def resolved(address: str | None) -> str | None:
     """HOST:PORT of the cluster that --address means, which answers; None where Ray is to be started here.
 
+    Without one it is the cluster whose head this machine is, if it is one of several machines or made by `ray up`.
+
     Raises:
         BadInput: what is no address of a cluster, or nobody answers there.
     """
-    if address is None or address.strip() in ("", LOCAL):
+    if address is None or not address.strip():
+        return _headed()
+    if address.strip() == LOCAL:
         return None
     said, found = _looked_up(address.strip())
     host, port = _parts(said, found)
@@ -49,6 +56,34 @@ def resolved(address: str | None) -> str | None:
             f"it starts, and {NONE_NEEDED}"
         )
     return found
+
+
+def _headed() -> str | None:
+    """The address of the cluster whose head this machine is; None if there is none that is meant to be shared.
+
+    A Ray of one machine is somebody's own, a notebook's say, unless `ray up` made it and its others are yet to come.
+    """
+    named = os.environ.get("RAY_ADDRESS", "").strip()
+    found = _read(cluster_file()) if named in ("", AUTO) else named
+    if found is None or not _is_here(found) or not _lives(found):
+        return None
+    head = _asked(found)
+    try:
+        fits = head is not None and _other_versions(found, head) is None
+    except BadInput:
+        return None
+    return found if fits and head and (head["machines"] > 1 or is_head_of_ray_up()) else None
+
+
+def _is_here(address: str) -> bool:
+    """Whether an address is one of this machine's."""
+    try:
+        host, _ = _parts("", address)
+        with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as one:
+            one.bind((host, 0))
+    except (BadInput, OSError, UnicodeError):
+        return False
+    return True
 
 
 def _asked(address: str) -> dict[str, Any] | None:
@@ -180,7 +215,7 @@ def unused() -> str | None:
 
 def _lives(address: str) -> bool:
     try:
-        return silence(*_parts("", address), patience=0.5) is None
+        return silence(*_parts("", address)) is None
     except BadInput:
         return False
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 from idat_tune.journal import COMPLETE, EXPLORE, Journal, TrialRecord
 from idat_tune.journal.state import SPENT
-from idat_tune.search.plan import Plan
+from idat_tune.search.plan import LINEAR, Plan
 
 TRIALS, HOURS, GPU_HOURS, PATIENCE, GRID = "trials", "hours", "gpu-hours", "patience", "grid"
 WHY = {
@@ -47,18 +47,25 @@ class Budget:
             self.seconds += now - self.noted
         self.gpu_seconds += (now - self.noted) * self.running * self.gpus
         self.noted = now
-        if running < self.running or now - self.saved > SAVE_EVERY:
+        known = self.journal.state.seconds, self.journal.state.gpu_seconds
+        due = running < self.running or now - self.saved > SAVE_EVERY
+        if due and known != (self.seconds, self.gpu_seconds):
             self.saved = now
             self.journal.decide(SPENT, seconds=self.seconds, gpu_seconds=self.gpu_seconds)
         self.running = running
 
-    def ended_by(self, exhausted: bool) -> str | None:
-        """What has ended exploring, if anything has; `exhausted` where the sampler has no more to propose."""
+    def ended_by(self, exhausted: bool, probes: int = 0) -> str | None:
+        """What has ended exploring, if anything has.
+
+        Args:
+            exhausted: whether the sampler has no more to propose.
+            probes: runs of the linear arm among those that run, which are no trials.
+        """
         self.note(self.running)
-        explored = self.journal.of(EXPLORE)
+        explored = [record for record in self.journal.of(EXPLORE) if LINEAR not in record.arms]  # which are no trials
         asked = self.plan.config.explore
         ended = {
-            TRIALS: len(explored) + self.running >= asked.trials,
+            TRIALS: len(explored) + self.running - probes >= asked.trials,
             HOURS: asked.hours is not None and self.seconds >= 3600 * asked.hours,
             GPU_HOURS: asked.gpu_hours is not None and self.gpu_seconds >= 3600 * asked.gpu_hours,
             PATIENCE: asked.patience is not None and longest_without_gain(explored) >= asked.patience,

@@ -51,6 +51,9 @@ class Callback:
     def on_made_again(self, what: str) -> None:
         """Something of a finished search was lost, and is made again from what is left."""
 
+    def on_tracking_back(self, sentence: str) -> None:
+        """The tracking store that was away takes what it lacks; said once."""
+
     def on_ray_lost(self, process: str) -> None:
         """A process of Ray's died; Ray is about to end this process. What was finished is kept."""
 

@@ -1,22 +1,21 @@
 """Ray, quietly: connect to a cluster or start one on this machine, and leave it again."""
 
 import logging
-import math
 import os
 import shutil
 import sys
 import threading
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from idat_tune import cost
 from idat_tune.engine import devices
 from idat_tune.errors import BadInput, IdatError
 from idat_tune.interrupts import Interrupts
 from idat_tune.search.address import LOCAL, NONE_NEEDED, unused
-from idat_tune.search.config import ResourcesConfig, SearchConfig
+from idat_tune.search.config import SearchConfig
 from idat_tune.search.machine import (
     check_processes,
     end,
@@ -26,6 +25,8 @@ from idat_tune.search.machine import (
     ray_folder,
     store,
 )
+from idat_tune.search.plan import Plan
+from idat_tune.search.room import Machine, Room, described, missing, room, shared_gpu, there, to_come
 
 QUIET = {
     "RAY_AIR_NEW_OUTPUT": "0",
@@ -42,32 +43,22 @@ WATCH_EVERY = 0.5  # seconds
 CLOSING = 4.0  # seconds that Ray has to end by itself once a signal has come
 
 
-@dataclass(frozen=True)
-class Room:
-    """What there is for trials."""
-
-    trials: int  # at once
-    processes: int  # that train them
-    gpus: float  # of each process
-    stacked: int = 1  # trials that each takes at most
-
-    @property
-    def gpus_per_trial(self) -> float:
-        """How much of a GPU each takes when they are that many."""
-        return self.gpus * self.processes / self.trials
-
-
 class Session:
     """Ray for one search after another: started for the first, ended after the last."""
 
-    def __init__(self, config: SearchConfig):
-        """What `config` says of resources holds for all searches; its address, if any, is one that answers."""
+    def __init__(self, config: SearchConfig, sharers: Callable[[], int] | None = None):
+        """What `config` says of resources holds for all searches; its address, if any, is one that answers.
+
+        `sharers`: how many drivers share them now, this one included; None where this is the only one.
+        """
         self.config = config
+        self.sharers = sharers
         self.resources = config.resources
         self.interrupts = Interrupts()  # those of whoever uses it
         self.lost: Callable[[str], None] = lambda process: None  # called when a process of Ray's has died
-        self.remark: str | None = None  # what is to be known of the Ray that is used
+        self.remarks: list[str] = []  # what is to be known of the Ray that is used
         self._ours = False  # started or connected here, so ended here
+        self.joined = False  # whether it was there before
 
     def prepare(self) -> None:
         """Refuse what cannot work, before anything is written or started; connect where Ray is there.
@@ -78,32 +69,66 @@ class Session:
         """
         for name, value in QUIET.items():
             os.environ.setdefault(name, value)
+        self.joined = _is_up() or self.resources.address is not None
         if _is_up():
-            self.remark = _join_session(self.resources.address)
-            self._gpus()
-        elif self.resources.address:
+            self.remarks = [_join_session(self.resources.address)]
+        elif self.joined:
             self._start({"address": self.resources.address}, self._not_joined)
-            self._gpus()
+        if self.joined:
+            self._gpus(self._machines())
         else:
-            self.remark = unused()
+            self.remarks = [sentence for sentence in [unused()] if sentence]
             gpus_of_each(devices.gpus(), self.config)
             check_processes(self.resources)
             store(ray_folder())
 
-    def start(self) -> Room:
-        """What there is for trials, once Ray is there, which is started on this machine if it is not."""
+    def start(self, plan: Plan) -> Room:
+        """What there is for the trials of a plan, once Ray is there, which is started on this machine if it is not."""
         import ray
 
         if not ray.is_initialized():
             self._start(self._on_this_machine(), self._not_started)
             threading.Thread(target=self._watch, daemon=True).start()
-        there = ray.cluster_resources()
-        return room(there.get("CPU", 1), there.get("GPU", 0), self._gpus(), self.resources)
+        machines = there(ray.nodes())
+        found = room(machines, self._gpus_each(plan), self.resources, self.joined, self._sharers())
+        if self.joined and self.sharers is None:
+            address = ray.get_runtime_context().gcs_address
+            self.remarks.append(f"Ray cluster at {address}: {described(machines, missing(to_come(), machines), found)}")
+        return found
 
-    def _gpus(self) -> float:
+    def limit(self, found: Room) -> Callable[[], int] | None:
+        """How many processes there may be as the cluster grows and others end; None where they stay as many as now."""
+        most = found.limit
+        if most is None:
+            return None
+        if self.sharers is None:
+            return lambda: most
+        return lambda: room(self._machines(), found.gpus, self.resources, True, self._sharers()).processes
+
+    def capacity(self, found: Room) -> int:
+        """How many processes fit, those machines included that may come."""
+        return room(self._machines(), found.gpus, self.resources, True).processes
+
+    def _sharers(self) -> int:
+        return self.sharers() if self.sharers else 1
+
+    def _gpus_each(self, plan: Plan) -> float:
+        """What of a GPU each process takes: what the user says, else one, or as little as the memory asks for."""
+        machines = self._machines()
+        each = self._gpus(machines)
+        if each != 1 or self.resources.gpus_per_trial is not None or self.resources.stacked > 1:
+            return each
+        return shared_gpu(machines, lambda: max(map(cost.memory_gb, plan.pairs())))
+
+    def _machines(self) -> list[Machine]:
+        """What there is, and what may come."""
         import ray
 
-        return gpus_of_each(ray.cluster_resources().get("GPU", 0.0), self.config)
+        machines = there(ray.nodes())
+        return machines + (missing(to_come(), machines) if self.joined else [])
+
+    def _gpus(self, machines: Sequence[Machine]) -> float:
+        return gpus_of_each(sum(machine.gpus for machine in machines), self.config)
 
     def _on_this_machine(self) -> dict[str, Any]:
         folder, alone = ray_folder(), self.resources.stacked == 1
@@ -126,6 +151,7 @@ class Session:
         self._ours = True
         try:
             ray.init(**how, logging_level=logging.ERROR, log_to_driver=False)
+            log_rays_messages()
         except SystemExit:  # Ray puts a handler of its own in the place of ours
             raise KeyboardInterrupt from None
         except Exception as failure:
@@ -183,6 +209,16 @@ class Session:
         return closing.join(CLOSING)
 
 
+def log_rays_messages() -> None:
+    """Have a thread of Ray's log what it tells of workers, which it prints on stdout all the same, amid our JSON."""
+    from ray._private import worker
+
+    def logged(data: dict[str, Any], ignore_prefix: bool) -> None:
+        logging.getLogger("ray").info("%s", " ".join(map(str, data.get("lines", ()))))
+
+    worker.print_to_stdstream = logged
+
+
 def _is_up() -> bool:
     """Whether this process has a session of Ray, which then is not ours."""
     return "ray" in sys.modules and sys.modules["ray"].is_initialized()
@@ -213,22 +249,6 @@ def _join_session(address: str | None) -> str:
 
 def _first_line(failure: Exception) -> str:
     return (str(failure).strip() or type(failure).__name__).splitlines()[0]
-
-
-def at_once(cpus: float, gpus: float, gpus_per_trial: float) -> int:
-    """How many trials fit: one per core, and no more than the GPUs can take; at least one."""
-    fit = int(gpus / gpus_per_trial) if gpus_per_trial else int(cpus)
-    return max(1, min(int(cpus), fit))
-
-
-def room(cpus: float, gpus: float, gpus_each: float, resources: ResourcesConfig) -> Room:
-    """What there is for trials on so many cores and GPUs, of which each process takes a part."""
-    fit, stacked, most = at_once(cpus, gpus, gpus_each), resources.stacked, resources.max_concurrent
-    if stacked == 1:  # as many as the user wants, be there cores or not
-        return Room(most or fit, most or fit, gpus_each)
-    processes = min(fit, math.ceil(most / stacked)) if most else fit
-    seats = processes * stacked
-    return Room(min(most, seats) if most else seats, processes, gpus_each, stacked)
 
 
 def log_to(path: Path) -> None:

@@ -8,18 +8,19 @@ from typing import Any, ClassVar, Literal, Self
 import yaml
 from pydantic import Field, field_validator, model_validator
 
-from idat_tune import reading, tasks
+from idat_tune import reading, recipes, tasks
 from idat_tune.errors import BadInput, shown, unknown
 from idat_tune.settings import Settings
 from idat_tune.space import Space, checked
 
-PLACE = ("name", "out")
+PLACE = ("name", "out", "storage")
 FILE = "search.yaml"  # in the search folder
 
 SAMPLERS = TPE, RANDOM, GRID, GP = ("tpe", "random", "grid", "gp")
 RULES = HALVING, MEDIAN, NONE = ("halving", "median", "none")  # which end proposed trials early
 
 MOST_STACKED = 16
+MOST_TASKS = 64  # at once; each has a process of about a GB that drives it
 MOST = 100_000  # trials or seeds: what is more is a slip
 MOST_FOLDS = 100
 LONGEST_NAME = 150  # bytes; several tasks at once add theirs
@@ -43,9 +44,9 @@ def check_name(name: str) -> str:
     return name
 
 
-def _check_count(option: str, value: int) -> None:
-    if value < 1:
-        raise BadInput(f"{option} cannot be {shown(value)}: a search needs at least 1")
+def _check_count(option: str, value: int, least: int = 1) -> None:
+    if value < least:
+        raise BadInput(f"{option} cannot be {shown(value)}: a search needs at least {least}")
     if value > MOST:
         raise BadInput(f"{option} cannot be {shown(value)}: a search takes at most {MOST:,}")
 
@@ -59,7 +60,7 @@ def _check_limits(limits: Mapping[str, float | None]) -> None:
 class ExploreConfig(Settings):
     """What is proposed, and when that ends: at whichever limit comes first."""
 
-    trials: int = Field(32, description="to explore, arms included; the arms always run")
+    trials: int = Field(32, description="to explore, arms included; the arms always run, and with 0 nothing else")
     hours: float | None = Field(None, description="after which nothing new is proposed; later stages come on top")
     gpu_hours: float | None = Field(None, description="the same, summed over the GPUs that explored trials take")
     patience: int | None = Field(None, description="trials in a row that may bring nothing beyond the noise")
@@ -68,7 +69,7 @@ class ExploreConfig(Settings):
 
     @model_validator(mode="after")
     def _within_reason(self) -> Self:
-        _check_count("--trials", self.trials)
+        _check_count("--trials", self.trials, least=0)
         _check_limits({"--hours": self.hours, "--gpu-hours": self.gpu_hours, "--patience": self.patience})
         return self
 
@@ -115,11 +116,14 @@ class ResourcesConfig(Settings):
     gpus_per_trial: float | None = Field(None, description="1 where there are GPUs, unless given")
     max_concurrent: int | None = Field(None, description="as many as cores or GPUs, unless given")
     stacked: int = Field(1, description="an experiment: trials at once in every process; equal shapes train as one")
-    address: str | None = Field(None, description="of a Ray cluster, HOST:PORT or auto; else Ray is started here")
+    address: str | None = Field(None, description="of a Ray cluster, HOST:PORT, auto or local; else a head's own")
+    parallel_tasks: int = Field(1, description="of several tasks, so many at once, each with its part of the rest")
 
     @model_validator(mode="after")
     def _within_reason(self) -> Self:
         _check_limits({"--gpus-per-trial": self.gpus_per_trial, "--max-concurrent": self.max_concurrent})
+        if not 1 <= self.parallel_tasks <= MOST_TASKS:
+            raise BadInput(f"--parallel-tasks must be from 1 to {MOST_TASKS}, not {self.parallel_tasks}")
         if not 1 <= self.stacked <= MOST_STACKED:
             raise BadInput(f"--stacked must be from 1 to {MOST_STACKED}, not {self.stacked}")
         if self.stacked > 1 and self.gpus_per_trial is not None:
@@ -142,6 +146,9 @@ class SearchConfig(Settings):
     space: str | dict[str, Any] | None = Field(
         None, description="name, YAML file, or mapping as in such a file; `embedded` or `idat` unless given"
     )
+    recipe: str | None = Field(
+        None, description="published settings of a kind, which is held; what the space searches of the rest is searched"
+    )
     fixed: dict[str, Any] = Field({}, description="dotted keys of a run, held at a value for all trials")
     hints: dict[str, dict[str, Any]] | None = Field(
         None, description="points to try after the arms, by trial id; what is known to be good elsewhere unless given"
@@ -153,6 +160,7 @@ class SearchConfig(Settings):
     resources: ResourcesConfig = ResourcesConfig()
     out: str = Field("runs", description="folder of all searches and of the tracking store")
     name: str | None = Field(None, description="of the search and its folder; <task>-<number> unless given")
+    storage: str | None = Field(None, description="place that the search is copied to, and can be resumed from: a URI")
 
     @field_validator("task")
     @classmethod
@@ -163,6 +171,13 @@ class SearchConfig(Settings):
     @classmethod
     def _as_written(cls, space: object) -> object:
         return space.written() if isinstance(space, Space) else str(space) if isinstance(space, Path) else space
+
+    @field_validator("recipe")
+    @classmethod
+    def _known_recipe(cls, name: str | None) -> str | None:
+        if name is not None:
+            recipes.get(name)
+        return name
 
     @field_validator("fixed")
     @classmethod
@@ -235,9 +250,10 @@ def write(path: Path, config: SearchConfig) -> None:
     """Write a config as YAML, so that `read` gives it back but for its place; what has no value is left away."""
     given = {key: value for key, value in config.flat().items() if value is not None and key not in PLACE}
     about = f"idat-tune search --config {path.name} does this search once more"
-    path.write_text(
-        f"# {about}\n{yaml.safe_dump(given, sort_keys=False, default_flow_style=None, allow_unicode=True, width=120)}"
-    )
+    text = yaml.safe_dump(given, sort_keys=False, default_flow_style=None, allow_unicode=True, width=120)
+    partial = path.with_suffix(".partial")
+    partial.write_text(f"# {about}\n{text}")
+    partial.replace(path)
 
 
 def _flattened(content: Any) -> dict[str, Any]:

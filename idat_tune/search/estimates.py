@@ -2,6 +2,7 @@
 
 import random
 import statistics
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -11,7 +12,7 @@ from idat_tune.config import RunConfig
 from idat_tune.journal import COMPLETE, CONFIRM, EXPLORE, FINAL, TEST, TrialRecord
 from idat_tune.metrics import Speed
 from idat_tune.search.config import ExploreConfig
-from idat_tune.search.plan import Job, Plan
+from idat_tune.search.plan import LINEAR, NO_DISTILL, Job, Plan
 from idat_tune.search.stopping import rule
 
 PLAYED = 2000  # trials, in all plays of the stopping rule together, whose mean is the forecast
@@ -20,12 +21,17 @@ RACED = 0.7  # part that a race leaves of the confirm stage; measured with the t
 
 Key = tuple[Any, ...]
 LIKELY: Key = ()  # stands for what is likely to be proposed
-KEYS = ("student", "teacher", "adapter.kind", "adapter.hidden_dim", "batch_size")
+KEYS = ("student", "teacher", "adapter.kind", "adapter.hidden_dim", "batch_size", "adapter.targets", "gist.token")
+
+
+# What older journals do not say.
+UNSAID = {"adapter.targets": "qv", "gist.token": False, "pace.weight": 0.0, "pace.mode": "each"}
 
 
 def cost_key(flat: Mapping[str, Any]) -> Key:
     """What of a flat config its speed and memory hang on."""
-    return tuple(flat[key] for key in KEYS)
+    known = {**UNSAID, **flat}
+    return *(known[key] for key in KEYS), known["pace.mode"] if known["pace.weight"] else None
 
 
 @dataclass(frozen=True)
@@ -61,6 +67,12 @@ class Standing:
     winner: RunConfig | None = None  # once it is chosen
     spent: float = 0.0  # seconds of exploring
 
+    @property
+    def proposed(self) -> int:
+        """Trials that are done or running, the linear arm's aside, which are none."""
+        arms = [record.arms for record in self.records if record.stage == EXPLORE]
+        return sum(LINEAR not in one for one in (*arms, *(job.arms for job, _ in self.running if job.stage == EXPLORE)))
+
     def begun(self, stage: str) -> int:
         """Trials of a stage that are done or running."""
         return sum(record.stage == stage for record in self.records) + sum(
@@ -72,7 +84,7 @@ class Standing:
 class StageEstimate:
     """What a stage has before it."""
 
-    epochs: float = 0.0
+    epochs: float = 0.0  # of a backbone with adapters
     busy: float = 0.0  # seconds of workers
     longest: float = 0.0  # seconds of its longest run
 
@@ -120,7 +132,7 @@ def estimated(
         if job.stage in (CONFIRM, FINAL):
             _add(stages[job.stage], plan, pace, cost_key(job.config.flat()), job.config.epochs - through)
     if not any(record.stage == TEST for record in standing.records):
-        students = 3 * plan.config.final.seeds  # of winner, default and alone
+        students = _finalists(plan) * plan.config.final.seeds
         speed = pace.of(cost_key(plan.config_of({}).without_teacher().flat()))
         stages[TEST].add(1, 0, students * plan.task.test * speed.val)
     # What needs no decision fills the gaps between stages; at the end the last run of the final stage is waited for.
@@ -134,7 +146,8 @@ def _add(
     """Add runs of a config; or, where the key is LIKELY, of what is likely to be proposed."""
     train, val = (plan.task.train + plan.task.val, 0) if final else (plan.task.train, plan.task.val)
     speed = pace.of(key) if key else pace.of(*pace.sample)
-    stage.add(runs, epochs, speed.run(epochs, train, val))
+    counted = 0 if key and key[2] == LINEAR else epochs  # those on cached features would hide the others
+    stage.add(runs, counted, speed.run(epochs, train, val))
 
 
 def _explore(stage: StageEstimate, plan: Plan, pace: Pace, standing: Standing) -> float:
@@ -142,18 +155,17 @@ def _explore(stage: StageEstimate, plan: Plan, pace: Pace, standing: Standing) -
     epochs = plan.config_of({}).epochs
     names = {record.id for record in standing.records} | {job.id for job, _ in standing.running}
     first = [] if standing.explored else [job for job in plan.first_jobs() if job.id not in names]
-    arms = [job for job in first if job.arms]
-    for job in arms:
-        _add(stage, plan, pace, cost_key(job.config.flat()), epochs)
-    room = max(plan.config.explore.trials - standing.begun(EXPLORE) - len(arms), 0)
-    new = 0 if standing.explored else room if plan.space.params else len(first) - len(arms)
+    for job in (job for job in first if job.arms):
+        _add(stage, plan, pace, cost_key(job.config.flat()), job.config.epochs)
+    arms = [job for job in first if job.arms and LINEAR not in job.arms]  # the linear one counts for no trial
+    new = 0 if standing.explored else max(plan.trials - standing.proposed - len(arms), 0)
     mean, ends = _stopped(plan, standing, new)
     _add(stage, plan, pace, LIKELY, mean, new)
     if new:
         stage.longest = max(stage.longest, pace.of(*pace.sample).run(epochs, plan.task.train, plan.task.val))
     for job, through in standing.running:
         if job.stage == EXPLORE:
-            left = max((epochs if job.arms else mean or epochs) - through, 1)
+            left = max((job.config.epochs if job.arms else mean or epochs) - through, 1)
             _add(stage, plan, pace, cost_key(job.config.flat()), left)
     return ends + sum(r.stage == EXPLORE and r.status == COMPLETE and not r.arms for r in standing.records)
 
@@ -207,25 +219,51 @@ def _confirm(stage: StageEstimate, plan: Plan, pace: Pace, standing: Standing, c
     """Add what the confirm stage has left: the arms whose students differ, the best k, and the winner's twin."""
     if standing.winner or not plan.config.confirm.folds:
         return
-    default = plan.config_of({})
-    arms = 1 if default.alone else 2  # no_distill has the student of alone
-    contenders = arms + min(plan.config.confirm.top_k, complete)
-    runs = plan.config.confirm.folds * (RACED * contenders + pace.taught) - standing.begun(CONFIRM)
-    _add(stage, plan, pace, LIKELY, default.epochs, max(runs, 0.0))
+    folds = plan.config.confirm.folds
+    begun = Counter(record.contender for record in standing.records if record.stage == CONFIRM)
+    begun += Counter(job.contender for job, _ in standing.running if job.stage == CONFIRM)
+    probes = plan.linear_probes()[:1]
+    of_probes = sum(number for name, number in begun.items() if str(name).startswith(f"arm-{LINEAR}-"))
+    others = begun.total() - of_probes
+    for job in _confirmed_arms(plan):
+        others -= begun[job.id]
+        left = max(RACED * folds - begun[job.id], 0.0)
+        _add(stage, plan, pace, cost_key(job.config.flat()), job.config.epochs, left)
+    for probe in probes:
+        _add(stage, plan, pace, cost_key(probe.flat()), probe.epochs, max(RACED * folds - of_probes, 0.0))
+    twin = pace.taught if plan.explores else 0.0  # that of an arm is an arm
+    runs = folds * (RACED * min(plan.config.confirm.top_k, complete) + twin) - others
+    _add(stage, plan, pace, LIKELY, plan.config_of({}).epochs, max(runs, 0.0))
+
+
+def _confirmed_arms(plan: Plan) -> list[Job]:
+    """Those with a student of their own; without drop-path no_distill has that of alone."""
+    arms = [job for job in plan.first_jobs() if job.arms and LINEAR not in job.arms]
+    return [job for job in arms if NO_DISTILL not in job.arms or job.config.model.drop_path]
+
+
+def _finalists(plan: Plan) -> int:
+    """Configs that go through the final run: the arms, and where more is explored the winner and its twin."""
+    arms = {job.config.updated({"seed": plan.seed}) for job in plan.arm_finals()}
+    return len(arms) + bool(plan.linear_probes()) + 2 * plan.explores
 
 
 def _final(stage: StageEstimate, plan: Plan, pace: Pace, standing: Standing) -> None:
-    """Add what the final run has left: default, alone and the winner, once per seed."""
+    """Add what the final run has left: the arms, the winner and its twin, once per seed."""
     begun = {record.id for record in standing.records} | {job.id for job, _ in standing.running}
-    jobs = [job for job in plan.arm_finals() if job.id not in begun]
+    probes = [job for probe in plan.linear_probes()[:1] for job in plan.finals(LINEAR, probe, (LINEAR,))]
+    jobs = [job for job in (*plan.arm_finals(), *probes) if job.id not in begun]
     configs = [job.config for job in jobs]
     if standing.winner:
         done = _final_configs(standing)
-        configs += [job.config for job in plan.winner_finals("", standing.winner) if job.config not in done]
+        pair = {standing.winner, standing.winner.without_teacher()}
+        left = [job.config for config in pair for job in plan.finals("", config) if job.config not in done]
+        configs += [config for config in left if config not in configs]
     for config in configs:
         _add(stage, plan, pace, cost_key(config.flat()), config.epochs, final=True)
-    if not standing.winner:
-        _add(stage, plan, pace, LIKELY, plan.config_of({}).epochs, plan.config.final.seeds, final=True)
+    if not standing.winner and plan.explores:  # else it is an arm, and counted
+        runs = plan.config.final.seeds * (1 + pace.taught)
+        _add(stage, plan, pace, LIKELY, plan.config_of({}).epochs, runs, final=True)
 
 
 def _final_configs(standing: Standing) -> list[RunConfig]:

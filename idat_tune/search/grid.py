@@ -31,6 +31,11 @@ def walk(space: Space, levels: Callable[[Domain], tuple[Any, ...]]) -> Iterator[
     return (point for _, point in _walk(space, levels))
 
 
+def labelled(space: Space, levels: Callable[[Domain], tuple[Any, ...]]) -> Iterator[dict[str, Any]]:
+    """The points as `walk` has them, as the value of every label that is asked for."""
+    return (labels for labels, _ in _walk(space, levels))
+
+
 def _walk(space: Space, levels: Callable[[Domain], tuple[Any, ...]]) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
     """Labels and point; depth first. What is asked for depends on what was chosen, so conditions hold by themselves."""
     path: list[int] = []  # which level was taken at each question

@@ -114,8 +114,8 @@ def processes_of_ray(folder: Path) -> dict[int, str]:
     told = {}  # of every process: its parent, when it began, what it was started with
     for entry in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):  # it has just ended
-            parent, began = _fields(int(entry.name))
-            told[int(entry.name)] = parent, began, (entry / "cmdline").read_bytes()
+            parent, since = _fields(int(entry.name))
+            told[int(entry.name)] = parent, since, (entry / "cmdline").read_bytes()
     ours = os.getpid()
     found = {pid for pid, (parent, _, words) in told.items() if parent == ours and os.fsencode(folder) in words}
     while more := {pid for pid, (parent, _, _) in told.items() if parent in found} - found:
@@ -126,18 +126,26 @@ def processes_of_ray(folder: Path) -> dict[int, str]:
 def end(processes: Mapping[int, str]) -> None:
     """End those that do not end by themselves: stopped ones, and Ray's agents, which look only now and then."""
     deadline = time.monotonic() + FAREWELL
-    while (left := [pid for pid, began in processes.items() if _lives(pid, began)]) and time.monotonic() < deadline:
+    while (left := [pid for pid, since in processes.items() if lives(pid, since)]) and time.monotonic() < deadline:
         time.sleep(0.05)
     for pid in left:
         with suppress(OSError):
             os.kill(pid, signal.SIGKILL)
 
 
-def _lives(pid: int, began: str) -> bool:
-    """Whether it is still the same, and more than an entry that its parent has not read."""
+def began(pid: int) -> str:
+    """When a process began, as the kernel counts; nothing of one that is not there."""
+    try:
+        return _fields(pid)[1]
+    except OSError:
+        return ""
+
+
+def lives(pid: int, since: str) -> bool:
+    """Whether a process is still the one that began then, and more than an entry that its parent has not read."""
     try:
         state = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0]
-        return state != "Z" and _fields(pid)[1] == began
+        return state != "Z" and _fields(pid)[1] == since
     except OSError:
         return False
 

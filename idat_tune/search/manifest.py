@@ -1,13 +1,15 @@
 """A search's manifest: what the search is, which a resume must have in common with its beginning."""
 
 import datetime
-import fcntl
+import getpass
+import glob
 import json
 import os
 import platform
+import subprocess
 import uuid
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -15,14 +17,15 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from idat_tune import __version__
+from idat_tune import __version__, tracking
 from idat_tune.errors import BadInput
 from idat_tune.journal import Journal
 from idat_tune.search.plan import Plan
 
 NAME = "manifest.json"  # in the search folder
 JOURNAL = "journal.jsonl"  # likewise
-FORMAT = 2  # of both files; a manifest with a higher number was written by a version that knows more
+FORMAT = 3  # of both files; a manifest with a higher number was written by a version that knows more
+OLDEST = 2  # that can be gone on with; its runs have no hits
 PACKAGES = ("torch", "timm", "ray", "optuna", "mlflow")
 
 
@@ -45,6 +48,8 @@ class Manifest:
             "left_out": [list(one) for one in plan.left_out],
             "hints": [[name, dict(point)] for name, point in plan.hints],
             "search_id": uuid.uuid4().hex,
+            "origin": _origin(),
+            "place": tracking.place(plan.out),
             "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             "versions": {
                 "python": platform.python_version(),
@@ -69,6 +74,17 @@ class Manifest:
             file.flush()
             os.fsync(file.fileno())  # otherwise a power cut could leave an empty file under the final name
         partial.replace(self.path)
+
+
+def _origin() -> dict[str, str]:
+    """Who begins a search, by what, and in which state of the code that they stand in, as MLflow's tags."""
+    found = {"mlflow.source.name": "idat-tune search", "mlflow.source.type": "LOCAL"}
+    with suppress(OSError, KeyError):  # a user without a name
+        found["mlflow.user"] = getpass.getuser()
+    with suppress(OSError, subprocess.SubprocessError):
+        asked = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True, timeout=2)
+        found["mlflow.source.git.commit"] = asked.stdout.strip()
+    return found
 
 
 def check_resumable(plan: Plan, data_hash: str) -> None:
@@ -117,6 +133,35 @@ def begun(plan: Plan) -> dict[str, Any]:
     """
     path = plan.folder / NAME
     return _read(path) if path.exists() else {}
+
+
+def of_folder(folder: Path) -> dict[str, Any]:
+    """What the manifest of a search holds that was begun in that folder.
+
+    Raises:
+        BadInput: there is none, or it is damaged.
+    """
+    if not (folder / NAME).is_file() or not (folder / JOURNAL).is_file():
+        known = sorted(path.parent.name for path in folder.parent.glob(f"*/{JOURNAL}"))
+        there = f"; there are {', '.join(known)}" if known else ""
+        raise BadInput(f"no search at {folder}{there}; --out names the folder that holds searches")
+    return _read(folder / NAME)
+
+
+def searches_of(out: Path, name: str) -> dict[Path, dict[str, Any]]:
+    """Folder and manifest of the search of that name, or of those that were begun together under it, a task each.
+
+    Raises:
+        BadInput: there is none, or a manifest is damaged.
+    """
+    folder = out / name
+    if not (folder / NAME).is_file():
+        folders = [path.parent for path in sorted(out.glob(f"{glob.escape(name)}-*/{NAME}"))]
+        parts = {one: of_folder(one) for one in folders}
+        parts = {one: content for one, content in parts.items() if one.name == f"{name}-{content['task']}"}
+        if parts:
+            return parts
+    return {folder: of_folder(folder)}
 
 
 def is_finished(plan: Plan) -> bool:
@@ -193,7 +238,7 @@ def _check_format(path: Path, content: Mapping[str, Any]) -> None:
             f"{path} was written by a newer idat-tune (format {written}, this one knows {FORMAT}); "
             "update idat-tune, or give this search another --name"
         )
-    if isinstance(written, int) and written < FORMAT:
+    if isinstance(written, int) and written < OLDEST:
         raise BadInput(
             f"{path} was written by an older idat-tune (format {written}, this one writes {FORMAT}); its tables and "
             "its student can be used as they are; to go on with it take that version, or give this one another --name"
@@ -218,26 +263,6 @@ def check_writable(out: Path) -> None:
     nearest = next(folder for folder in (out, *out.parents) if folder.exists())
     if not nearest.is_dir() or not os.access(nearest, os.W_OK):
         raise BadInput(f"--out {out} cannot be written: {nearest} is no folder that takes files; choose another")
-
-
-@contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Make a search folder and hold it: no second search may use it at the same time.
-
-    Raises:
-        BadInput: the folder cannot be written, or a running search holds it.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = (folder / ".lock").open("w")
-    except OSError as failure:
-        raise BadInput(f"--out {folder.parent} cannot be written: {failure.strerror}; choose another folder") from None
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise BadInput(f"search '{folder.name}' is running already; wait for it, or give another --name") from None
-        yield
 
 
 def _difference(old: Any, new: Any) -> str:

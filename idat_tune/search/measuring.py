@@ -3,25 +3,25 @@
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from typing import Any
 
 import ray
 
-from idat_tune import cost, tracking
+from idat_tune import cost
 from idat_tune.config import RunConfig
 from idat_tune.errors import BadInput
 from idat_tune.metrics import Speed
-from idat_tune.search.cluster import Room, Session
+from idat_tune.search.checks import check_devices, check_models, held_weights
+from idat_tune.search.cluster import Session
 from idat_tune.search.config import SearchConfig
-from idat_tune.search.driver import check_devices, check_models, visible_images
+from idat_tune.search.driver import from_here, visible_images
 from idat_tune.search.estimates import Key, Pace, cost_key, estimated, sample_of
 from idat_tune.search.plan import Plan
+from idat_tune.search.room import CONTEXT_GB
 from idat_tune.worker.probe import Probed, Prober
 
 PROBES = 6  # configs that are measured at most
-CONTEXT_GB = 0.6  # of GPU memory that a process takes beside PyTorch's
 TELL_EVERY = 10.0  # seconds
 END_SECONDS = 2.0  # for the export and for ending Ray
 
@@ -44,14 +44,17 @@ def estimates(
         for plan in plans:
             check_models(plan)
         tell("starting Ray")
-        room = _start(plans[0], session)
+        room = session.start(plans[0])
+        for remark in session.remarks:
+            tell(remark)
         workers, gpus = room.trials, room.gpus
         for number, plan in enumerate(plans):
             say = _about(plan, tell)
             say(f"starting {workers} worker{'s' * (workers > 1)}")
-            probers, found = _probers(plan, workers, gpus)
+            probers, found = _probers(plan, workers, gpus, session.joined)
             start = time.perf_counter() - began if number == 0 else 0.0
-            costs = _costs([*plan.arms().values(), *plan.sample()])
+            arms = [*plan.arms().values(), *plan.linear_probes()[:1]]
+            costs = _costs([*arms, *(plan.sample() if plan.explores else ())])
             probed = _probe(_chosen(plan, costs), probers, say)
             for prober in probers:
                 ray.kill(prober)
@@ -61,7 +64,7 @@ def estimates(
             yield {
                 "name": plan.name,
                 "task": plan.task.name,
-                "trials": plan.config.explore.trials,
+                "trials": plan.trials,
                 "epochs_per_trial": plan.config_of({}).epochs,
                 "workers": workers,
                 "gpus_per_trial": gpus,
@@ -80,20 +83,12 @@ def _about(plan: Plan, tell: Tell) -> Tell:
     return lambda words: tell(f"{plan.task.name}: {words}")
 
 
-def _start(plan: Plan, session: Session) -> Room:
-    """Start as a search does, tracking store included."""
-    with ThreadPoolExecutor(1) as background:
-        rehearsed = background.submit(tracking.rehearse, plan.out, plan.task.name)
-        started = session.start()
-        rehearsed.result()
-    return started
-
-
-def _probers(plan: Plan, workers: int, gpus: float) -> tuple[list[Any], dict[str, Any]]:
+def _probers(plan: Plan, workers: int, gpus: float, joined: bool) -> tuple[list[Any], dict[str, Any]]:
     """As many actors as trials would run at once, ready; and what the first of them is."""
     images = ray.put(visible_images(plan))
+    supplied = from_here(plan, held_weights(plan), joined)
     actor = ray.remote(Prober).options(num_cpus=1, num_gpus=gpus)
-    probers = [actor.remote(images) for _ in range(workers)]
+    probers = [actor.remote(images, supplied) for _ in range(workers)]
     return probers, ray.get([prober.ready.remote() for prober in probers])[0]
 
 
@@ -111,9 +106,15 @@ def _gflop(cost: Mapping[str, Any]) -> float:
 
 
 def _chosen(plan: Plan, costs: Costs) -> list[RunConfig]:
-    """The configs to measure: the cheapest, the dearest, the arms, and some more of the sample."""
+    """The configs to measure: the cheapest, the dearest, the arms, and some more of the sample.
+
+    Of arms all that differ in cost: they are run in any case, so each is known to count.
+    """
     ranked = sorted(costs, key=lambda config: _gflop(costs[config]))
-    return list(dict.fromkeys([ranked[0], ranked[-1], *costs]))[:PROBES]
+    arms = {cost_key(config.flat()) for config in plan.arms().values()}
+    known = [config for config in costs if cost_key(config.flat()) in arms]
+    chosen = list(dict.fromkeys([ranked[0], ranked[-1], *known, *costs]))
+    return chosen[: max(PROBES, len({ranked[0], ranked[-1], *known}))]
 
 
 def _probe(configs: Sequence[RunConfig], probers: Sequence[Any], tell: Tell) -> dict[RunConfig, Probed]:

@@ -6,6 +6,7 @@ from typing import Any
 from idat_tune import export
 from idat_tune.errors import BadInput
 from idat_tune.journal import Journal
+from idat_tune.report.task import FILE as PAGE
 from idat_tune.search import finish
 from idat_tune.search.callback import Callback
 from idat_tune.search.manifest import Manifest
@@ -42,12 +43,16 @@ def whole_again(plan: Plan, journal: Journal, manifest: Manifest, callback: Call
             callback.on_made_again(f"{finish.BEST}/, for which {lost[0]} is trained again; the test stays closed")
             return None
         callback.on_made_again(f"{finish.BEST}/, from the tensors of the final run")
-        finish.export_winner(plan, journal, manifest)
+        if not finish.export_winner(plan, journal, manifest):
+            return None
     if not all((plan.folder / table).is_file() for table in TABLES):
         callback.on_made_again(" and ".join(TABLES))
         journal.write_tables(plan.folder)
+    if not (plan.folder / PAGE).is_file():
+        callback.on_made_again(PAGE)
+        finish.write_page(plan, journal, manifest, result, callback.on_remark)
     tracked = Tracked(plan, journal, manifest, callback)
-    tracked.complete(result)
+    tracked.complete()
     return finish.placed(result, plan, tracked.uri)
 
 

@@ -3,14 +3,16 @@
 import os
 import statistics
 import time
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from ray import tune
 
 from idat_tune.errors import BadInput
 from idat_tune.journal import TEST, Journal
-from idat_tune.search.searcher import Live, StagedSearcher
+from idat_tune.search.live import Live
+from idat_tune.search.searcher import StagedSearcher
 from idat_tune.search.stages import students
 from idat_tune.worker.pool import Pool
 
@@ -19,6 +21,7 @@ LEAST = 600.0  # seconds to any result
 FIRST = 3600.0  # seconds to a first result while few are known: a download, a compiler, a slow epoch
 FEW = 3
 SETTING = "IDAT_TUNE_STALLED_AFTER"  # seconds, in the place of all this
+RUNNING = "RUNNING"  # status of Tune's
 EVERY = 1.0  # seconds between two looks
 LONGEST = 5.0  # seconds that count between two: where the driver itself was held, results may wait for it
 
@@ -75,13 +78,17 @@ class Watch(tune.Callback):
         if passed < EVERY:
             return
         self.looked += passed
+        self.searcher.look()
+        there = defaultdict(list)
         for trial in trials:
             live = self.searcher.live.get(trial.trial_id)
-            if not live:
-                continue  # it has ended
-            live.silent += min(passed, LONGEST)
-            if live.silent > self.patience.limit(live, self._students(live)):
-                self._end(live)
+            if live and live.place and trial.status == RUNNING:  # it may have ended, or wait for its seat
+                live.silent += min(passed, LONGEST)
+                there[live.place.worker].append(live)
+        for worker, together in there.items():
+            # Who trains with others waits for the slowest of them.
+            limit = max(self.patience.limit(live, self._students(live)) for live in together)
+            self._end(worker, [live for live in together if live.silent > limit])
 
     def _students(self, live: Live) -> float:
         if live.job.stage != TEST:
@@ -89,12 +96,13 @@ class Watch(tune.Callback):
         plan = self.searcher.plan
         return len(students(plan, self.searcher.journal)) * plan.task.test / plan.task.train
 
-    def _end(self, live: Live) -> None:
+    def _end(self, worker: str, hung: Sequence[Live]) -> None:
         """Those that were there hear of it, and the searcher from them."""
-        assert live.place is not None
-        self.searcher.stalled(live)
-        live.silent = 0.0
-        self.pool.end(live.place.worker)
+        for live in hung:
+            self.searcher.stalled(live)
+            live.silent = 0.0
+        if hung:
+            self.pool.end(worker)
 
     def __getstate__(self) -> dict[str, Any]:
         """Nothing goes into the state that Tune pickles for a restore of its own, which is never used."""

@@ -1,25 +1,28 @@
 """What a search is going to do, checked as a whole before anything starts."""
 
 import random
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import Any, Self
 
+from idat_tune import recipes, tasks
 from idat_tune import space as spaces
-from idat_tune import tasks
 from idat_tune.backbones import EMBEDDED, NO_TEACHER
 from idat_tune.config import RunConfig
 from idat_tune.errors import BadInput
 from idat_tune.journal import EXPLORE, FINAL, TEST
+from idat_tune.recipes import KIND
 from idat_tune.search import grid
 from idat_tune.search.config import GRID, SearchConfig
-from idat_tune.space import Choice, Domain, Param, Space
+from idat_tune.space import Choice, Domain, Space
 from idat_tune.tasks import Task
 
-DEFAULT, ALONE, NO_DISTILL, WINNER = "default", "alone", "no_distill", "winner"  # arms
+DEFAULT, ALONE, NO_DISTILL, LINEAR, WINNER = "default", "alone", "no_distill", "linear", "winner"  # arms
+LINEAR_RATES = (1e-3, 1e-2, 1e-1)  # learning rates that the linear arm is tried with
+LINEAR_EPOCHS = 50  # of each, or as many as others have: features are computed once, so they take little time
 MOST_CHECKED = 2_000  # points of a space that are checked before a search; the shipped spaces have some hundreds
 SAMPLE = 24  # configs that stand for a space
 
@@ -74,6 +77,8 @@ class Plan:
             BadInput: a point of the space that RunConfig refuses, or a setting that no space may have.
         """
         space, fixed = spaces.of(config.space), config.fixed
+        if config.recipe is not None:  # its kind is held; the rest are defaults, which may be searched
+            fixed = {KIND: recipes.get(config.recipe).settings[KIND], **fixed}
         searched_keys = {param.key for param in space.params} - set(fixed)
         if "image_size" in searched_keys:
             raise BadInput("image_size cannot be searched: all trials share the same images; hold it with --set")
@@ -92,6 +97,11 @@ class Plan:
         self.config_of({})
         for start in self.space.start:
             self.config_of(dict(start))
+        for name, named in self.space.arms:
+            try:
+                self.config_of(dict(named))
+            except BadInput as failure:
+                raise BadInput(f"arm '{name}' of space '{self.space.name}' cannot be run: {failure}") from None
         tried = set()
         for point in (*islice(grid.walk(self.space, _judged_together), MOST_CHECKED), *self._corners()):
             if (key := tuple(point.items())) in tried:
@@ -106,9 +116,9 @@ class Plan:
                 ) from None
 
     def config_of(self, point: Mapping[str, Any]) -> RunConfig:
-        """The run of a point of the space; keys that it does not set have the task's default."""
+        """The run of a point of the space; keys that it does not set are those of the recipe, or the task's default."""
         changes = {**dict(self.space.fixed), **point}
-        config = RunConfig.for_task(self.task.name, {"seed": self.seed, **changes})
+        config = RunConfig.for_task(self.task.name, {"seed": self.seed, **changes}, self.config.recipe)
         if config.selected_on_test:
             raise BadInput(
                 "protocol cannot be paper in a search: it selects on the test split, which a search keeps sealed; "
@@ -134,22 +144,50 @@ class Plan:
         return [self.config_of(point) for point in self._corners()[:SAMPLE]]
 
     def arms(self) -> dict[str, RunConfig]:
-        """The runs that every search compares with, by arm."""
+        """The runs that every search compares with, by arm, then those that the space names."""
         default = self.config_of({})
         arms = {DEFAULT: default, ALONE: default.without_teacher()}
         if not default.alone:
             arms[NO_DISTILL] = default.updated({"distill.weight": 0.0})
-        return arms
+        return arms | {name: self.config_of(dict(point)) for name, point in self.space.arms}
+
+    @property
+    def named_arms(self) -> list[str]:
+        """The arms that the space has beside those of every search."""
+        return [name for name, _ in self.space.arms]
+
+    @property
+    def trials(self) -> int:
+        """The most that are explored: as asked for, or the arms where they are more; linear ones count for none."""
+        first = sum(LINEAR not in job.arms for job in self._first_jobs)
+        return max(self.config.explore.trials, first) if self.space.params else first
+
+    @property
+    def explores(self) -> bool:
+        """Whether anything but arms is tried."""
+        return self.trials > sum(bool(job.arms) and LINEAR not in job.arms for job in self._first_jobs)
+
+    def linear_probes(self) -> list[RunConfig]:
+        """The runs of the linear arm: a head on frozen features, by learning rate; none where that is the default."""
+        default = self.config_of({})
+        if default.adapter.kind == LINEAR:
+            return []
+        frozen = {"adapter.kind": LINEAR, "model.drop_path": 0.0, "gist.token": False, "pace.weight": 0.0}
+        probe = default.without_teacher().updated(frozen)
+        epochs = {"epochs": max(LINEAR_EPOCHS, default.epochs)}
+        return [probe.updated({**epochs, "optim.lr": rate}) for rate in LINEAR_RATES]
 
     def backbones(self) -> list[str]:
         """Every backbone that a trial may use."""
         configs = [self.config_of(point) for point in ({}, *self._corners(), *map(dict, self.space.start))]
+        configs += self.arms().values()
         names = dict.fromkeys(name for config in configs for name in (config.student, config.teacher))
         return [name for name in names if name != NO_TEACHER]
 
     def pairs(self) -> list[RunConfig]:
         """A config for every student, teacher and size of images that come together in a trial."""
         configs = [self.config_of(point) for point in (*self._corners(), *map(dict, self.space.start), {})]
+        configs += self.arms().values()
         return list({(config.student, config.teacher, config.image_size): config for config in configs}.values())
 
     def without_absent_teachers(self, before: Sequence[Sequence[str]] | None = None) -> Self:
@@ -163,9 +201,19 @@ class Plan:
         gone = {name for name, _ in before}
         if not gone:
             return self
-        config = self.config.updated({"space": _without(spaces.of(self.config.space), gone).written()})
+        asked = spaces.of(self.config.space).without_values("teacher", gone)
+        config = self.config.updated({"space": asked.written()})
         left_out = tuple((name, why) for name, why in before)
-        return replace(self, config=config, space=_without(self.space, gone), left_out=left_out)
+        return replace(self, config=config, space=self.space.without_values("teacher", gone), left_out=left_out)
+
+    def kinds(self) -> list[str]:
+        """The kinds of adapter that the space proposes."""
+        return self._values(KIND) or [self.config_of({}).adapter.kind]
+
+    def _values(self, key: str) -> list[str]:
+        """The words that the space has for a key, in any condition."""
+        domains = [param.domain for param in self.space.params if param.key == key]
+        return list(dict.fromkeys(word for d in domains if isinstance(d, Choice) for word in d.values))
 
     def as_config(self) -> SearchConfig:
         """What repeats the search, without a look at what is known elsewhere, or at an opened test."""
@@ -174,8 +222,7 @@ class Plan:
 
     def _teachers(self) -> list[str]:
         """Those that the space searches."""
-        domains = [param.domain for param in self.space.params if param.key == "teacher"]
-        return list(dict.fromkeys(name for d in domains if isinstance(d, Choice) for name in d.values))
+        return self._values("teacher")
 
     def _why_not(self, teacher: str) -> str | None:
         """Why a teacher of the space cannot be used; None if it can, as what ships with the package always can."""
@@ -200,12 +247,23 @@ class Plan:
     @cached_property  # as what is next is asked for after every trial
     def _first_jobs(self) -> list[Job]:
         jobs = jobs_of(EXPLORE, "arm", self.arms())
+        probes = self.linear_probes()
+        jobs += [Job(f"arm-{LINEAR}-{place}", EXPLORE, (LINEAR,), probe) for place, probe in enumerate(probes)]
+        most = self.config.explore.trials + len(probes)
         starts = [(f"start-{index}", dict(point)) for index, point in enumerate(self.space.start)]
         for name, point in [*starts, *((name, dict(hint)) for name, hint in self.hints)]:
             config = self.config_of(point)
-            if len(jobs) < self.config.explore.trials and config not in [job.config for job in jobs]:
+            if len(jobs) < most and config not in [job.config for job in jobs]:
                 jobs.append(Job(name, EXPLORE, (), config))
         return jobs
+
+    def merged(self) -> list[tuple[str, str]]:
+        """What the space names and a trial of another name stands for, as both have one config; with that trial."""
+        jobs, named = self._first_jobs, self.named_arms
+        found = [(arm, job.id) for job in jobs for arm in job.arms[1:] if arm in named]
+        by_config, names = {job.config: job.id for job in jobs}, {job.id for job in jobs}
+        starts = [(f"start-{index}", self.config_of(dict(point))) for index, point in enumerate(self.space.start)]
+        return found + [(n, by_config[config]) for n, config in starts if n not in names and config in by_config]
 
     def hinted(self, hints: Mapping[str, Mapping[str, Any]]) -> Self:
         """The plan with more points to try early, by trial id: of each what the space searches, if it lies in it.
@@ -217,30 +275,26 @@ class Plan:
         return replace(self, hints=(*fitting, *self.hints))
 
     def arm_finals(self) -> list[Job]:
-        """What of the final run is known before the winner is: default and alone on all training images, per seed."""
+        """What of the final run is known from the start, per seed: default, alone, the space's arms."""
         return list(self._of_arms)
 
     @cached_property
     def _of_arms(self) -> list[Job]:
         arms = self.arms()
-        return self._arm_finals({DEFAULT: arms[DEFAULT], ALONE: arms[ALONE]})
-
-    def winner_finals(self, trial: str, winner: RunConfig) -> list[Job]:
-        """The winner's final run, once per seed; nothing if an arm won, whose final run it then is."""
-        runs_anyway = {job.config for job in self.arm_finals()}
-        return [job for job in self.finals(trial, winner) if job.config not in runs_anyway]
-
-    def finals(self, trial: str, winner: RunConfig) -> list[Job]:
-        """A config on all training images, once per seed."""
-        configs = [(seed, winner.updated({"seed": seed})) for seed in self._seeds()]
-        return [Job(f"final-{seed}-{trial}", FINAL, (WINNER,), config) for seed, config in configs]
-
-    def _arm_finals(self, configs: Mapping[str, RunConfig]) -> list[Job]:
         return [
             job
             for seed in self._seeds()
-            for job in jobs_of(FINAL, f"final-{seed}", {arm: c.updated({"seed": seed}) for arm, c in configs.items()})
+            for job in jobs_of(
+                FINAL,
+                f"final-{seed}",
+                {arm: arms[arm].updated({"seed": seed}) for arm in (DEFAULT, ALONE, *self.named_arms)},
+            )
         ]
+
+    def finals(self, trial: str, config: RunConfig, arms: tuple[str, ...] = ()) -> list[Job]:
+        """A config on all training images, once per seed."""
+        configs = [(seed, config.updated({"seed": seed})) for seed in self._seeds()]
+        return [Job(f"final-{seed}-{trial}", FINAL, arms, seeded, contender=trial) for seed, seeded in configs]
 
     def _seeds(self) -> range:
         return range(self.seed, self.seed + self.config.final.seeds)
@@ -249,16 +303,13 @@ class Plan:
         """The one that opens the test split, for all students of the final run; `opening` counts from 1."""
         return Job(test_id(opening), TEST, (), winner)
 
-    @property
-    def val_over_train(self) -> float:
-        """Val over train images of a split."""
-        return self.task.val / self.task.train
-
     def identity(self) -> dict[str, Any]:
         """What a resumed search must have in common with its beginning, by the keys of SearchConfig."""
         same = ("task", "seed", "confirm.top_k", "confirm.folds")
-        flat = self.config.flat()
-        return {"space": self.space.written(), **{key: flat[key] for key in same}}
+        flat, recipe = self.config.flat(), self.config.recipe
+        # With its settings, which another version may have otherwise.
+        settings = None if recipe is None else {recipe: dict(recipes.get(recipe).settings)}
+        return {"space": self.space.written(), "recipe": settings, **{key: flat[key] for key in same}}
 
 
 def _judged_together(domain: Domain) -> tuple[Any, ...]:
@@ -269,20 +320,6 @@ def _judged_together(domain: Domain) -> tuple[Any, ...]:
         return (domain.low,)
     low, high = int(domain.low), int(domain.high)
     return tuple(dict.fromkeys((low, low + 1, high - 1, high)))
-
-
-def _without(space: Space, gone: Collection[Any]) -> Space:
-    """The space without some teachers; where none is left it does not search them."""
-    params = [param if param.key != "teacher" else _narrowed(param, gone) for param in space.params]
-    start = tuple(point for point in space.start if dict(point).get("teacher") not in gone)
-    return replace(space, params=tuple(filter(None, params)), start=start)
-
-
-def _narrowed(param: Param, gone: Collection[Any]) -> Param | None:
-    """A choice without some values; None if nothing is left."""
-    assert isinstance(param.domain, Choice)
-    left = tuple(value for value in param.domain.values if value not in gone)
-    return replace(param, domain=Choice(left)) if left else None
 
 
 def test_id(opening: int) -> str:

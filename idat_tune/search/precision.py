@@ -8,8 +8,9 @@ from idat_tune.backbones import EMBEDDED, RANDOM
 from idat_tune.config import RunConfig
 from idat_tune.errors import IdatError
 from idat_tune.journal import Journal
-from idat_tune.search.cluster import Room
 from idat_tune.search.plan import Plan
+from idat_tune.search.room import Room
+from idat_tune.worker.pool import PATIENCE
 from idat_tune.worker.trial import precision_of
 
 AUTO = "auto"
@@ -37,7 +38,10 @@ def _asked(config: RunConfig, room: Room) -> str:
     if not room.gpus and config.student.removeprefix(RANDOM) in EMBEDDED:
         return "fp32"  # as every CPU would answer
     try:
-        return ray.get(ray.remote(num_cpus=1, num_gpus=room.gpus)(precision_of).remote(config))
+        asked = ray.remote(num_cpus=1, num_gpus=room.gpus)(precision_of).remote(config)
+        return ray.get(asked, timeout=PATIENCE)
+    except ray.exceptions.GetTimeoutError:
+        raise IdatError(f"no machine to train on was there for {PATIENCE / 60:g} minutes; see Ray's own logs") from None
     except ray.exceptions.RayTaskError as failure:
         if isinstance(failure.cause, IdatError):
             raise failure.cause from None  # without the trace of the worker

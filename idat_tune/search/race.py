@@ -2,13 +2,16 @@
 
 import math
 import statistics
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection
 from dataclasses import dataclass, field
+from functools import cached_property
 
-LEVEL = 0.95  # of all intervals
+from idat_tune.differences import Design, Difference, Noise, Outcome, difference, noise_of
+
 FEWEST = 2  # splits before a contender can be out: of one difference the noise is not known
-ENOUGH = 2  # degrees of freedom of an interval: with one its ends are 12.7 standard errors away
-PRIOR = 4  # degrees of freedom that the other contenders' noise is worth in the estimate of a pair's own
+# Chance at most that any contender passes the gate though none is better than the default. No claim rests on it: those
+# of the verdict hold at 5 %. It weighs gains that are let go against a lost default (benchmarks/calibration.md).
+FALSE_WINS = 0.1
 
 
 @dataclass(frozen=True)
@@ -20,83 +23,11 @@ class Contender:
 
 
 @dataclass(frozen=True)
-class Difference:
-    """A paired difference of accuracies, as fractions; ours minus theirs."""
-
-    mean: float
-    standard_error: float
-    degrees: int  # of freedom, of the standard error; 0 where there is one pair only
-    pairs: int
-
-    @property
-    def half_width(self) -> float:
-        """Half the 95 % interval, by Student's t; infinite where too little is known of the noise for one."""
-        return _student(0.5 + LEVEL / 2, self.degrees) * self.standard_error if self.degrees >= ENOUGH else math.inf
-
-    @property
-    def interval(self) -> tuple[float, float]:
-        """The 95 % interval of the difference."""
-        return self.mean - self.half_width, self.mean + self.half_width
-
-    @property
-    def reliable(self) -> bool:
-        """Whether the interval leaves out 0."""
-        return abs(self.mean) > self.half_width
-
-    @property
-    def beyond_error(self) -> bool:
-        """Whether ours is better by more than one standard error."""
-        return self.mean > self.standard_error
-
-
-def paired(
-    ours: Mapping[int, float],
-    theirs: Mapping[int, float],
-    shared: float = 0.0,
-    prior: tuple[float, int] = (0.0, 0),
-    least: float = 0.0,
-) -> Difference | None:
-    """The difference over the splits (or seeds) that both have; None if there are none.
-
-    Args:
-        ours: accuracies by split.
-        theirs: likewise.
-        shared: val over train images of a split, where splits share images; their differences are then correlated, and
-            the variance of the mean is (1/n + shared) times that of a difference, not 1/n times (Nadeau and Bengio,
-            Inference for the generalization error, 2003).
-        prior: a variance of such differences that is known from elsewhere, and the degrees of freedom it is worth.
-        least: a variance that the noise has at least: two differences that agree by chance do not make it vanish.
-    """
-    differences = [ours[key] - theirs[key] for key in ours if key in theirs]
-    if not differences:
-        return None
-    own = len(differences) - 1
-    variance, worth = prior
-    degrees = own + worth
-    if not degrees:
-        return Difference(statistics.fmean(differences), math.inf, 0, 1)
-    found = max((_squares(differences) + worth * variance) / degrees, least)
-    error = math.sqrt((1 / len(differences) + shared) * found)
-    return Difference(statistics.fmean(differences), error, degrees, len(differences))
-
-
-def _squares(values: Sequence[float]) -> float:
-    mean = statistics.fmean(values)
-    return sum((value - mean) ** 2 for value in values)
-
-
-def _student(probability: float, degrees: int) -> float:
-    from scipy.special import stdtrit
-
-    return float(stdtrit(degrees, probability))
-
-
-@dataclass(frozen=True)
 class Choice:
     """What a race came to."""
 
     winner: str
-    best: str  # the highest mean; the winner may be a smaller one that is no worse beyond the noise
+    smallest: str  # of those beyond the gate and no worse than the winner within the noise, the one that trains least
     gain: Difference | None  # of the winner over the default; None where the default is the winner, or failed
 
 
@@ -109,19 +40,25 @@ class Race:
 
     contenders: list[Contender]  # best first, as explored
     folds: int
-    shared: float  # val over train images of a split
+    images: int = 1000  # of all splits together
     default: str = ""  # the contender that all others must beat; it is never out
     val_images: int = 200  # of a split; accuracies move in steps of one of them
-    results: dict[str, dict[int, tuple[float, float]]] = field(default_factory=dict)  # accuracy and loss by split
+    results: dict[str, dict[int, Outcome]] = field(default_factory=dict)  # by split
     failed: set[str] = field(default_factory=set)
+    kept: set[str] = field(default_factory=set)  # who else is never out, as a question is asked of them
 
-    def add(self, contender: str, fold: int, accuracy: float, loss: float) -> None:
-        """The result of a contender on a split: accuracy a fraction, loss the mean cross-entropy."""
-        self.results.setdefault(contender, {})[fold] = (accuracy, loss)
+    def add(self, contender: str, fold: int, outcome: Outcome) -> None:
+        """The result of a contender on a split."""
+        self.results.setdefault(contender, {})[fold] = outcome
+        self._forget()
 
     def fail(self, contender: str) -> None:
         """A run of the contender failed: a config that fails on some splits is none to be handed over."""
         self.failed.add(contender)
+        self._forget()
+
+    def _forget(self) -> None:
+        self.__dict__.pop("noise", None)
 
     def next(self, running: Collection[tuple[str, int]] = ()) -> tuple[str, int] | None:
         """The contender and split to run next; None when all that may still win are through or running."""
@@ -134,13 +71,14 @@ class Race:
         return None
 
     def alive(self) -> set[str]:
-        """Who may still win: nobody is better than them beyond the noise. The default always stays."""
+        """Who may still win: nobody is better than them beyond the noise."""
         there = {contender.id for contender in self.contenders} - self.failed
         measured = [one for one in there if len(self.results.get(one, ())) >= FEWEST]
         leader = max(measured, key=self.mean, default=None)
         if leader is None:
             return there
-        return {one for one in there if one in (leader, self.default) or not self._beaten(one, leader)}
+        stays = {leader, self.default, *self.kept}
+        return {one for one in there if one in stays or not self._beaten(one, leader)}
 
     def _beaten(self, contender: str, leader: str) -> bool:
         behind = self.difference(contender, leader)
@@ -149,72 +87,57 @@ class Race:
     def mean(self, contender: str) -> tuple[float, float]:
         """Mean accuracy over the contender's splits, and minus its mean loss, which breaks ties."""
         found = self.results[contender].values()
-        return statistics.fmean(accuracy for accuracy, _ in found), -statistics.fmean(loss for _, loss in found)
+        return statistics.fmean(one.accuracy for one in found), -statistics.fmean(one.loss for one in found)
+
+    @property
+    def design(self) -> Design:
+        """Every split has images of its own."""
+        return Design(self.images, crossed=False)
+
+    @cached_property
+    def noise(self) -> Noise:
+        """What all pairs show of the noise between runs."""
+        return noise_of([runs for one, runs in self.results.items() if one not in self.failed], self.design)
 
     def difference(self, ours: str, theirs: str) -> Difference | None:
-        """The difference of two contenders over the splits that both have run; None if there are none.
-
-        A variance from a handful of differences is uncertain itself, so the noise that the other contenders show
-        against the same one counts too.
-        """
-        base = self._accuracies(theirs)
-        others = [
-            [accuracies[fold] - base[fold] for fold in accuracies if fold in base]
-            for other in self.results
-            if other not in (ours, theirs, *self.failed)
-            for accuracies in [self._accuracies(other)]
-        ]
-        return paired(self._accuracies(ours), base, self.shared, self._prior(others), self.val_images**-2)
-
-    def _prior(self, others: Sequence[Sequence[float]]) -> tuple[float, int]:
-        """The variance that is usual among others, and the degrees of freedom it is worth.
-
-        The median, because a config that collapses on one split says nothing of how steady the rest are.
-        """
-        several = [values for values in others if len(values) > 1]
-        if not several:
-            return 0.0, 0
-        variances = [statistics.variance(values) for values in several]
-        return statistics.median(variances), min(PRIOR, sum(len(values) - 1 for values in several))
-
-    def _accuracies(self, contender: str) -> dict[int, float]:
-        return {fold: accuracy for fold, (accuracy, _) in self.results.get(contender, {}).items()}
+        """The difference of two contenders over the splits that both have run; None if there are none."""
+        us, them = (self.results.get(one, {}) for one in (ours, theirs))
+        return difference(us, them, self.design, self.noise, least=self.val_images**-2)
 
     def choice(self) -> Choice | None:
         """Who wins, of those that have run all splits; None if nobody has.
 
-        The best mean; of those that are no worse than it beyond one standard error, the one with the fewest trainable
-        parameters. Whoever does not beat the default beyond one standard error is not considered, and if nobody does,
-        the default wins.
+        The best mean of those that beat the default beyond the gate; if nobody does, the default. The gate holds for
+        all contenders together: with the more of them the luckiest lies the higher, so each has its part of the error
+        (Bonferroni).
         """
-        through = {c.id: c for c in self.contenders if len(self.results.get(c.id, {})) == self.folds}
+        through = {c.id: c for c in self.contenders if 0 < len(self.results.get(c.id, {})) == self.folds}
         for one in self.failed:
             through.pop(one, None)
-        considered = [one for one in through if self.default not in through or self._beats_default(one)]
+        considered = [one for one in through if self.default not in through or self.beats_default(one)]
         if not considered:
             return Choice(self.default, self.default, None) if self.default in through else None
-        best = max(considered, key=self.mean)
-        level = [one for one in considered if not self._worse(one, best)]
-        winner = min(level, key=lambda one: (through[one].trainable_params, tuple(-x for x in self.mean(one))))
-        return Choice(winner, best, self.difference(winner, self.default) if self.default in through else None)
+        winner = max(considered, key=self.mean)
+        level = [one for one in considered if not self._worse(one, winner)]
+        smallest = min(level, key=lambda one: (through[one].trainable_params, tuple(-x for x in self.mean(one))))
+        return Choice(winner, smallest, self.difference(winner, self.default) if self.default in through else None)
 
-    def _beats_default(self, contender: str) -> bool:
+    def beats_default(self, contender: str) -> bool:
+        """Whether a contender passes the gate."""
         gain = self.difference(contender, self.default)
-        return contender != self.default and gain is not None and gain.beyond_error
+        rivals = max(sum(one.id not in self.kept for one in self.contenders) - 1, 1)  # twins came after the choice
+        return contender != self.default and gain is not None and gain.mean > gain.bound(1 - FALSE_WINS / rivals)
 
-    def _worse(self, contender: str, best: str) -> bool:
-        behind = self.difference(best, contender)
-        return contender != best and behind is not None and behind.beyond_error
+    def _worse(self, contender: str, winner: str) -> bool:
+        behind = self.difference(winner, contender)
+        return contender != winner and behind is not None and behind.beyond_error
 
     def spread(self, contender: str) -> tuple[float, float]:
-        """Mean accuracy over the contender's splits, and its standard error, corrected for the images they share.
+        """Mean accuracy over the contender's splits, and its standard error: of images, and of runs beside them.
 
-        As with differences, what other contenders show of the noise between splits counts too.
+        The noise of a run is half of that of a difference of two.
         """
-        own = list(self._accuracies(contender).values())
-        others = [list(self._accuracies(other).values()) for other in self.results if other != contender]
-        variance, worth = self._prior(others)
-        degrees = len(own) - 1 + worth
-        squares = _squares(own) + worth * variance
-        found = max(squares / degrees, self.val_images**-2) if degrees else math.inf
-        return statistics.fmean(own), math.sqrt((1 / len(own) + self.shared) * found)
+        runs = self.results[contender]
+        mean = statistics.fmean(one.accuracy for one in runs.values())
+        of_images = mean * (1 - mean) / min(self.images, self.val_images * len(runs))
+        return mean, math.sqrt(of_images + self.noise.variance / 2 / len(runs))

@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from typing import Any
 
 import optuna
-from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler, GPSampler, RandomSampler, TPESampler
 from optuna.trial import FrozenTrial
 
 from idat_tune.search import grid
 from idat_tune.search.config import GP, GRID, RANDOM, TPE
-from idat_tune.space import Choice, Domain, Space
+from idat_tune.space import Choice, Domain, Space, distribution
 
 
 def new_study(kind: str, seed: int, space: Space) -> optuna.Study:
@@ -25,14 +25,14 @@ def new_sampler(kind: str, seed: int, space: Space) -> BaseSampler:
     return SAMPLERS[kind](seed, space)
 
 
-def reseed(study: optuna.Study, kind: str, seed: int, number: int, space: Space) -> None:
-    """Before each proposal: what comes depends on the seed, the proposal's number and what is in the study alone.
+def reseed(study: optuna.Study, kind: str, seed: int, draw: int | str, space: Space) -> None:
+    """Before each proposal: what comes depends on the seed, the draw's name and what is in the study alone.
 
     So a search that runs one trial at a time goes on after a restart as if there had been none, and a proposal whose
     trial a restart cut off is not drawn a second time for another.
     """
     if kind != GRID:  # draws nothing
-        study.sampler = new_sampler(kind, random.Random(f"{seed}/{number}").getrandbits(32), space)
+        study.sampler = new_sampler(kind, random.Random(f"{seed}/{draw}").getrandbits(32), space)
 
 
 def _tpe(seed: int, space: Space) -> BaseSampler:
@@ -104,12 +104,3 @@ def suggest(proposal: optuna.trial.Trial, label: str, domain: Domain) -> Any:
     if domain.integer:
         return proposal.suggest_int(label, int(domain.low), int(domain.high), log=domain.log)
     return proposal.suggest_float(label, domain.low, domain.high, log=domain.log)
-
-
-def distribution(domain: Domain) -> BaseDistribution:
-    """Optuna's form of a domain."""
-    if isinstance(domain, Choice):
-        return CategoricalDistribution(domain.values)
-    if domain.integer:
-        return IntDistribution(int(domain.low), int(domain.high), log=domain.log)
-    return FloatDistribution(domain.low, domain.high, log=domain.log)

@@ -5,7 +5,8 @@ from collections.abc import Collection, Generator, Iterator, Sequence
 from idat_tune.journal import COMPLETE, CONFIRM, EXPLORE, FINAL, TEST, Journal, TrialRecord
 from idat_tune.journal.state import EXPLORED, OPENED, WINNER, Decision
 from idat_tune.search.confirm import Confirmation, arm_record, arms, best_explored, config_of, confirm_job, contender
-from idat_tune.search.plan import DEFAULT, Job, Plan, jobs_of, test_id
+from idat_tune.search.plan import ALONE, DEFAULT, LINEAR, Job, Plan, jobs_of, test_id
+from idat_tune.search.plan import WINNER as WINNER_ARM
 
 
 class Propose:
@@ -23,6 +24,22 @@ def next_step(plan: Plan, journal: Journal, running: Sequence[Job]) -> Step | No
     the same of a longer journal. What waits for no decision fills the gaps in which the last trials of a stage run.
     """
     return next(_steps(plan, journal, running), None)
+
+
+def ahead(plan: Plan, journal: Journal, running: Sequence[Job], most: int) -> int:
+    """How many more trials could start now, were there workers for all of them; `most` is the highest answer."""
+    running = [*running]
+    for count in range(most):
+        step = next_step(plan, journal, running)
+        if isinstance(step, Propose):
+            explored = [record.arms for record in journal.of(EXPLORE)]
+            explored += [job.arms for job in running if job.stage == EXPLORE]
+            trials = sum(LINEAR not in arms for arms in explored)
+            return min(count + max(plan.trials - trials, 0), most)
+        if not isinstance(step, Job):
+            return count
+        running.append(step)
+    return most
 
 
 def _steps(plan: Plan, journal: Journal, running: Sequence[Job]) -> Iterator[Step]:
@@ -43,7 +60,7 @@ def _steps(plan: Plan, journal: Journal, running: Sequence[Job]) -> Iterator[Ste
         if not decided:
             return  # every config failed, so final runs would too
     else:
-        yield from _left(winner_finals(plan, journal), journal, running)
+        yield from _finals(final_jobs(plan, journal), journal, running)
     yield from _gaps(plan, journal, running)
     if not running:
         yield from _test(plan, journal)
@@ -76,7 +93,7 @@ def _gaps(plan: Plan, journal: Journal, running: Sequence[Job]) -> Iterator[Job]
         job = jobs_of(EXPLORE, "arm", {DEFAULT: plan.config_of({})})[0]
         confirms = [confirm_job(job.id, fold, job.config) for fold in range(plan.config.confirm.folds)]
         yield from _left(confirms, journal, running)
-    yield from _left(plan.arm_finals(), journal, running)
+    yield from _finals(arm_finals(plan, journal), journal, running)
 
 
 def _test(plan: Plan, journal: Journal) -> Iterator[Step]:
@@ -88,6 +105,13 @@ def _test(plan: Plan, journal: Journal) -> Iterator[Step]:
         yield from _left([plan.test_job(len(state.openings), config_of(chosen))], journal, [])
     elif state.to_open:
         yield Decision(OPENED, {"winner": chosen.id, "by": "--reopen-test" if state.openings else "final run"})
+
+
+def _finals(jobs: Collection[Job], journal: Journal, running: Sequence[Job]) -> list[Job]:
+    """Final runs that are left; once the test is over, of these only whose tensors are wanted and gone."""
+    left = _left(jobs, journal, running)
+    over = not journal.state.to_open and not is_cut_short(journal)
+    return [job for job in left if job.id in journal.state.lost] if over else left
 
 
 def is_optional(job: Job) -> bool:
@@ -113,19 +137,41 @@ def winner(plan: Plan, journal: Journal) -> TrialRecord | None:
     return contender(journal, chosen, plan.seed) if chosen else None
 
 
-def winner_finals(plan: Plan, journal: Journal) -> list[Job]:
-    """The winner's final runs, but for those that are an arm's."""
-    chosen = winner(plan, journal)
-    return plan.winner_finals(chosen.id, config_of(chosen)) if chosen else []
+def arm_finals(plan: Plan, journal: Journal) -> list[Job]:
+    """The final runs of the arms: of the linear one once its learning rate is known, of the space's once explored."""
+    linear = None if journal.state.undecided else arm_record(journal, LINEAR)
+    known = [job for job in plan.arm_finals() if {DEFAULT, ALONE} & {*job.arms} or arm_record(journal, job.arms[0])]
+    return [*known, *(plan.finals(LINEAR, config_of(linear), (LINEAR,)) if linear else [])]
+
+
+def final_jobs(plan: Plan, journal: Journal) -> list[Job]:
+    """All final runs, each config once.
+
+    Of the winner, of it with or without its teacher, of the smallest config that is as good, and of the arms.
+    """
+    chosen, confirmation = winner(plan, journal), Confirmation(plan, journal)
+    jobs = plan.finals(chosen.id, config_of(chosen), (WINNER_ARM,)) if chosen else []
+    counterpart = confirmation.counterpart(chosen.id) if chosen else None
+    jobs += plan.finals(*counterpart) if counterpart else []
+    choice = confirmation.choice() if chosen else None
+    jobs += plan.finals(choice.smallest, confirmation.configs[choice.smallest]) if choice else []
+    of_arms = {job.config: job for job in arm_finals(plan, journal)}
+    others = {job.config: job for job in reversed(jobs) if job.config not in of_arms}
+    return sorted([*reversed(others.values()), *of_arms.values()], key=_shortness)
+
+
+def _shortness(job: Job) -> tuple[bool, bool]:
+    """What sorts long runs before short ones, so that none of the former is the last to begin."""
+    return job.config.adapter.kind == LINEAR, job.config.alone
 
 
 def students(plan: Plan, journal: Journal) -> list[TrialRecord]:
-    """The finished final runs of the winner, the default and alone; none if the winner has none."""
+    """The finished final runs whose students are tested; none if the winner has none."""
     chosen = winner(plan, journal)
     if chosen is None:
         return []
     ours = {job.config for job in plan.finals(chosen.id, config_of(chosen))}
-    wanted = ours | {job.config for job in plan.arm_finals()}
+    wanted = {job.config for job in final_jobs(plan, journal)}
     done = [record for record in journal.of(FINAL) if record.status == COMPLETE]
     return [r for r in done if config_of(r) in wanted] if any(config_of(r) in ours for r in done) else []
 

@@ -30,14 +30,15 @@ def keep_trained(plan: Plan, job: str, state: bytes) -> None:
 
 def lost_finals(plan: Plan, journal: Journal) -> list[str]:
     """Final runs whose tensors are gone and still wanted: by a test that is to come, or for the export."""
-    finished = [record for record in journal.of(FINAL) if record.status == COMPLETE]
+    tested = journal.tested()  # of which one may have failed when it was to be trained again
+    finished = [record for record in journal.of(FINAL) if record.status == COMPLETE or record.id in tested]
     if not journal.state.to_open and not is_cut_short(journal):
         exported = Findings(plan, journal, winner(plan, journal)).exported()
         finished = [record for record in finished if exported and record.id == exported.id]
-    return [record.id for record in finished if not _is_kept(trained_file(plan, record.id))]
+    return [record.id for record in finished if not is_kept(trained_file(plan, record.id))]
 
 
-def _is_kept(path: Path) -> bool:
+def is_kept(path: Path) -> bool:
     """Whether a file of trained tensors is there and whole."""
     try:
         with safe_open(path, "numpy"):

@@ -1,10 +1,11 @@
 """Search spaces from YAML files, checked key by key and as a whole."""
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from idat_tune import reading
+from idat_tune import reading, recipes
 from idat_tune.config import RunConfig
 from idat_tune.errors import BadInput, shown, unknown
 from idat_tune.space.domains import Choice, Condition, Domain, Param, Range
@@ -12,7 +13,10 @@ from idat_tune.space.logic import check_conditions, possible
 from idat_tune.space.points import Space, checked, known
 from idat_tune.space.words import DOMAINS, RANGES, ours
 
-SECTIONS = ("name", "params", "fixed", "start")
+SECTIONS = ("name", "params", "fixed", "start", "arms")
+# Names that searches give to what they compare; see `search.plan` and `search.verdict`.
+TAKEN = ("default", "alone", "no_distill", "linear", "winner", "winner_alone", "winner_with_teacher")
+LONGEST_ARM = 40  # characters of a name, which become part of names of files
 SUFFIXES = (".yaml", ".yml", ".json")
 MOST_DOMAINS = 50  # of one key
 # A range beyond these is a slip: every trial from its upper part diverges. Single values are the user's own will.
@@ -60,14 +64,17 @@ def load(name: str) -> Space:
 
 
 def parse(content: Any, name: str = "space") -> Space:
-    """A space from the mapping that a YAML file holds: `params`, and where they are wanted `name`, `fixed`, `start`.
+    """A space from the mapping that a YAML file holds: `params`, and what is wanted of the other SECTIONS.
 
-    `name` is that of a space which does not name itself.
+    One that has `arms` may do without `params`: it proposes nothing. `name` is that of a space which does not name
+    itself.
 
     Raises:
         BadInput: an unknown section, key, domain or condition, a value that RunConfig refuses, a condition that can
-            never hold, two domains of a key at once, or a start point outside the domains.
+            never hold, two domains of a key at once, a start point outside the domains, or an arm that cannot be one.
     """
+    if isinstance(content, dict) and content.get("arms"):
+        content = {"params": {}, **content}
     if not isinstance(content, dict) or not isinstance(content.get("params"), dict):
         bare = isinstance(content, dict) and "params" not in content and set(content) & _KEYS
         way_out = "; put the keys under `params:`" if bare else ", such as {optim.lr: {log_uniform: [0.001, 0.1]}}"
@@ -83,16 +90,26 @@ def parse(content: Any, name: str = "space") -> Space:
     given = content.get("start") or []
     if not isinstance(given, list):
         raise BadInput(f"`start` is a list of mappings, not {shown(given)}")
-    points = [_settings(point, "start") for point in given]
-    if not params:
+    points = [_point(point, "start") for point in given]
+    arms = _arms(content.get("arms") or {}, fixed)
+    if not params and not arms:
         raise BadInput("`params` is empty, so there is nothing to search; give it a key, such as optim.lr")
     ordered = _ordered(params, fixed)
     check_conditions(ordered, fixed)
     for number, point in enumerate(points, 1):
         _check_start(f"start point {number}", point, ordered, fixed)
     return Space(
-        str(content.get("name", name)), ordered, tuple(fixed.items()), tuple(tuple(point.items()) for point in points)
+        str(content.get("name", name)),
+        ordered,
+        tuple(fixed.items()),
+        tuple(tuple(point.items()) for point in points),
+        tuple((arm, tuple(point.items())) for arm, point in arms.items()),
     )
+
+
+def written_params(content: Mapping[str, Any]) -> tuple[Param, ...]:
+    """The params of what `Space.written` gave, in which some may never be active, as others were held later."""
+    return tuple(param for key, given in content["params"].items() for param in _params(key, given))
 
 
 _KEYS = {*RunConfig.all_keys(), *RunConfig.model_fields}  # dotted ones, and sections of them
@@ -103,6 +120,38 @@ def _settings(given: Any, section: str) -> dict[str, Any]:
         raise BadInput(f"`{section}` holds mappings of key to value, not {shown(given)}")
     _check_dotted(given)
     return {key: checked(key, value) for key, value in given.items()}
+
+
+def _point(given: Any, section: str) -> dict[str, Any]:
+    """The settings of a point, which may begin from a recipe."""
+    if not isinstance(given, dict) or "recipe" not in given:
+        return _settings(given, section)
+    changes = _settings({key: value for key, value in given.items() if key != "recipe"}, section)
+    return recipes.under(str(given["recipe"]), changes)
+
+
+def _arms(given: Any, fixed: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """The arms by name; what they set need not lie in the domains."""
+    if not isinstance(given, dict):
+        raise BadInput(f"`arms` is a mapping of name to a mapping of key to value, not {shown(given)}")
+    found = {}
+    for name, point in given.items():
+        if not isinstance(name, str) or not re.fullmatch(f"[a-z][a-z0-9_]{{0,{LONGEST_ARM - 1}}}", name):
+            raise BadInput(
+                f"an arm cannot be named {shown(name)!r}: names are of small letters, digits and '_', begin with a "
+                f"letter, and have {LONGEST_ARM} characters at most"
+            )
+        if name in TAKEN:
+            raise BadInput(f"an arm cannot be named '{name}': every search calls one of its own so; take another name")
+        found[name] = _point(point, "arms")
+        _check_held(f"arm '{name}'", found[name], fixed)
+    return found
+
+
+def _check_held(name: str, point: Mapping[str, Any], fixed: Mapping[str, Any]) -> None:
+    for key, value in point.items():
+        if fixed.get(key, value) != value:
+            raise BadInput(f"{name} sets {key} to {value}, and `fixed` to {fixed[key]}; keep one")
 
 
 def _check_dotted(given: Mapping[Any, Any]) -> None:
@@ -220,10 +269,9 @@ def _ordered(params: tuple[Param, ...], fixed: Mapping[str, Any]) -> tuple[Param
 def _check_start(name: str, point: Mapping[str, Any], params: tuple[Param, ...], fixed: Mapping[str, Any]) -> None:
     """Refuse a point that the space does not have; what it sets beyond the searched keys is its own."""
     searched = {param.key for param in params}
+    _check_held(name, point, fixed)
     for key, value in point.items():
         domains = [param.domain for param in params if param.key == key]
-        if fixed.get(key, value) != value:
-            raise BadInput(f"{name} sets {key} to {value}, and `fixed` to {fixed[key]}; keep one")
         if domains and not any(value in domain for domain in domains):
             raise BadInput(f"{name} lies outside the space: {key} is {value}, not in {' or '.join(map(str, domains))}")
     wanted = [Condition(key, (value,)) for key, value in point.items() if key in searched]

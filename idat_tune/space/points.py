@@ -1,12 +1,13 @@
 """A search space as a value: what it proposes, and what of a config lies in it."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
 from idat_tune.config import RunConfig
 from idat_tune.errors import BadInput
-from idat_tune.space.domains import Ask, Domain, Param
+from idat_tune.recipes import KIND
+from idat_tune.space.domains import Ask, Choice, Domain, Param
 
 
 def checked(key: Any, value: Any) -> Any:
@@ -41,6 +42,7 @@ class Space:
     params: tuple[Param, ...]
     fixed: tuple[tuple[str, Any], ...] = ()
     start: tuple[tuple[tuple[str, Any], ...], ...] = ()
+    arms: tuple[tuple[str, tuple[tuple[str, Any], ...]], ...] = ()  # by name, what is run and tested in any case
 
     def propose(self, ask: Ask) -> dict[str, Any]:
         """One point as a flat mapping: fixed keys, and every active param's value from `ask(label, domain)`."""
@@ -51,12 +53,30 @@ class Space:
         return chosen
 
     def with_fixed(self, fixed: Mapping[str, Any]) -> Self:
-        """The space with some keys held at a value: they are not searched any more."""
+        """The space with some keys held at a value: they are not searched any more.
+
+        Raises:
+            BadInput: a value is none, or would make another kind of adapter of an arm that is named for its own.
+        """
         fixed = {key: checked(key, value) for key, value in fixed.items()}
         held = {**dict(self.fixed), **fixed}
         params = tuple(param for param in self.params if param.key not in fixed)
         start = tuple(tuple({**dict(point), **fixed}.items()) for point in self.start)
-        return type(self)(self.name, params, tuple(held.items()), start)
+        for name, point in self.arms:
+            kind = dict(point).get(KIND)
+            if None not in (kind, fixed.get(KIND)) and kind != fixed[KIND]:
+                raise BadInput(
+                    f"arm '{name}' of space '{self.name}' has {KIND} {kind}, and {fixed[KIND]} is held by --set or "
+                    "--recipe; leave that away, or take another space"
+                )
+        arms = tuple((name, tuple({**dict(point), **fixed}.items())) for name, point in self.arms)
+        return type(self)(self.name, params, tuple(held.items()), start, arms)
+
+    def without_values(self, key: str, gone: Collection[Any]) -> Self:
+        """The space without some values of a choice; where none is left the key is not searched."""
+        params = [_narrowed(param, gone) if param.key == key else param for param in self.params]
+        start = tuple(point for point in self.start if dict(point).get(key) not in gone)
+        return replace(self, params=tuple(filter(None, params)), start=start)
 
     def labels_of(self, point: Mapping[str, Any]) -> dict[str, Any] | None:
         """Label to value for a config, as `propose` would have asked; None if the config lies outside the space."""
@@ -92,4 +112,13 @@ class Space:
             params.setdefault(param.key, []).append(param.written())
         single = {key: domains[0] if len(domains) == 1 else domains for key, domains in params.items()}
         start = [dict(point) for point in self.start]
-        return {"name": self.name, "params": single, "fixed": dict(self.fixed), "start": start}
+        written = {"name": self.name, "params": single, "fixed": dict(self.fixed), "start": start}
+        # Not where there are none: so say the manifests of before there were any.
+        return written | ({"arms": {name: dict(point) for name, point in self.arms}} if self.arms else {})
+
+
+def _narrowed(param: Param, gone: Collection[Any]) -> Param | None:
+    """A choice without some values; None if nothing is left."""
+    assert isinstance(param.domain, Choice)
+    left = tuple(value for value in param.domain.values if value not in gone)
+    return replace(param, domain=Choice(left)) if left else None

@@ -20,8 +20,11 @@ PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}  # of databases behin
 # MLflow's own settings let one call to a dead server take four minutes. What the user has set stays.
 PATIENCE = {
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "5",  # seconds
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",  # a request that is repeated unseen makes a run twice
     "MLFLOW_DATABRICKS_ENDPOINT_HTTP_RETRY_TIMEOUT": "10",  # seconds
+    # And nothing is printed that nobody asked for.
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
 }
 WAY_OUT = (
     "name a database (sqlite:////absolute/path/mlflow.db) or a server (http://host:port), or unset it: "
@@ -45,6 +48,16 @@ def store(out: Path) -> Path:
 def embedded(out: Path) -> bool:
     """Whether runs are tracked in the embedded store."""
     return uri(out) == sqlite(store(out))
+
+
+def named(out: Path) -> str:
+    """The store as the journal names it: where `out` lies does not matter to the embedded one."""
+    return "embedded" if embedded(out) else shown(uri(out))
+
+
+def is_file(given: str) -> bool:
+    """Whether a store is a file of this machine."""
+    return urlsplit(given).scheme.partition("+")[0] == "sqlite"
 
 
 def sqlite(path: Path) -> str:

@@ -7,11 +7,13 @@ from idat_tune.weights.files import FOLDER, available, find, here, in_cache, in_
 from idat_tune.weights.fitting import check, check_finite, load
 from idat_tune.weights.identity import RULE, Identity, check_same, identify
 from idat_tune.weights.names import timm_name
+from idat_tune.weights.origin import Origin, origin
 
 __all__ = [
     "FOLDER",
     "RULE",
     "Identity",
+    "Origin",
     "available",
     "check",
     "check_finite",
@@ -23,5 +25,6 @@ __all__ = [
     "in_folder",
     "load",
     "missing",
+    "origin",
     "timm_name",
 ]

@@ -30,6 +30,8 @@ class Host:
         """`stacks`: whether it takes several trials, of which those of one shape train as one."""
         self.stacks = stacks
         self.guests: dict[str, Guest] = {}
+        self.parted: set[str] = set()  # keys that left before they came, as their seats died
+        self.refusal: BaseException | None = None  # why it cannot train
         self.changed = threading.Condition()
         self.prepared = threading.Event()
 
@@ -37,35 +39,55 @@ class Host:
         """The machine that it is on, which Ray knows by an id."""
         return {"node": ray.get_runtime_context().get_node_id(), "name": platform.node(), "pid": os.getpid()}
 
-    def prepare(self, images: Any) -> None:
-        """Import all that training takes, and take the splits; raises whatever is wrong with this machine."""
-        from idat_tune.worker.rounds import Rounds  # with torch and all
+    def prepare(self, images: Any, wanted: Any = None) -> None:
+        """Import all that training takes, fetch what of `wanted` is lacking, and take the splits.
 
-        self.rounds = Rounds(images, self.stacks)
+        Raises whatever is wrong with this machine.
+        """
+        try:
+            from idat_tune.worker.supply import supply
+
+            supply(wanted)
+            from idat_tune.worker.rounds import Rounds  # with torch and all
+
+            self.rounds = Rounds(images, self.stacks)
+        except BaseException as failure:
+            self.refusal = failure  # for those who wait already
+            raise
+        finally:
+            self.prepared.set()
         threading.Thread(target=self._work, daemon=True).start()
-        self.prepared.set()
 
     def begin(self, key: str, job: Mapping[str, Any]) -> None:
         """Take a trial, from its beginning, under a key that no other attempt of any trial has."""
         self.prepared.wait()
+        if self.refusal:
+            raise self.refusal
         with self.changed:
-            self.guests[key] = Guest(job)
+            if key not in self.parted:
+                self.guests[key] = Guest(job)
 
     def step(self, key: str) -> dict[str, Any]:
-        """The next result of a trial; waits for it."""
+        """The next result of a trial; waits for it.
+
+        Raises:
+            KeyError: the trial has left, or leaves meanwhile.
+        """
         with self.changed:
             guest = self.guests[key]
             guest.asks = guest.awaited = True
             self.changed.notify_all()
-            self.changed.wait_for(lambda: guest.result is not None)
+            self.changed.wait_for(lambda: guest.result is not None or key not in self.guests)
             result, guest.result = guest.result, None
-        assert result is not None
+        if result is None:
+            raise KeyError(key)
         return result
 
     def leave(self, key: str) -> None:
-        """Forget a trial that does not wait for a result."""
+        """Forget a trial; one that has not come yet is not taken any more."""
         with self.changed:
-            self.guests.pop(key, None)
+            if self.guests.pop(key, None) is None:
+                self.parted.add(key)
             self.changed.notify_all()
 
     def _work(self) -> None:
@@ -84,7 +106,9 @@ class Host:
     def _asking(self) -> dict[str, Guest]:
         """Who is in the next round: all, but those that were waited for in vain, until they ask again."""
         with self.changed:
-            self.changed.wait_for(lambda: any(guest.asks for guest in self.guests.values()))
+            while not any(guest.asks for guest in self.guests.values()):
+                self.rounds.keep(self.guests)  # so that one that has left leaves its memory, too
+                self.changed.wait()
             self.changed.wait_for(self._complete, timeout=GRACE)
             for guest in self.guests.values():
                 guest.awaited = guest.asks

@@ -15,6 +15,7 @@ from idat_tune.engine.devices import choose_device
 from idat_tune.engine.resident import Resident
 from idat_tune.metrics import Speed
 from idat_tune.run import run_on
+from idat_tune.worker.supply import Wanted, supply
 from idat_tune.worker.trial import gpu_share, settle
 
 FEW_STEPS = 2  # of the first look at a config, which says whether whole epochs can be afforded
@@ -32,7 +33,8 @@ class Probed:
 class Prober:
     """The work of a Ray actor that stands where a trial would."""
 
-    def __init__(self, images: Mapping[str, Images]):
+    def __init__(self, images: Mapping[str, Images], wanted: Wanted | None = None):
+        supply(wanted)
         settle()
         self.images = images
         self.resident: Resident | None = None

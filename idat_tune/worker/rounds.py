@@ -11,7 +11,8 @@ from idat_tune.errors import Diverged, OutOfMemory
 from idat_tune.journal import TEST
 from idat_tune.metrics import EpochMetrics
 from idat_tune.run import advance
-from idat_tune.worker.trial import Trial, Worker, failed, tested, twice
+from idat_tune.worker.opening import tested
+from idat_tune.worker.trial import Trial, Worker, failed, twice
 
 Job = Mapping[str, Any]
 

@@ -2,21 +2,20 @@
 
 import logging
 import time
-import uuid
 from typing import Any
 
 import ray
 from ray import tune
-from ray.exceptions import ActorUnavailableError, GetTimeoutError, RayActorError
+from ray.exceptions import ActorUnavailableError, GetTimeoutError, RayActorError, RayError, RayTaskError
 
 from idat_tune.metrics import WORST
 
 log = logging.getLogger(__name__)
 
-CPUS = 0.01  # of a seat, which only waits
-PATIENCE = 600.0  # seconds that a seat waits for a worker that is starting; then its trial may go to another
+PATIENCE = 2400.0  # seconds that a seat waits for a worker that is starting; the pool gives up sooner
 UNHEARD = 60.0  # seconds after which a worker that does not answer is given up
 GONE = "gone"  # status: the worker died; `begun` says whether it had the trial by then
+LOST = "its machine is gone"  # reason: whatever ran there has no part in it
 
 
 class Seat(tune.Trainable):
@@ -24,7 +23,7 @@ class Seat(tune.Trainable):
 
     def setup(self, config: dict[str, Any]) -> None:
         """Take the first trial."""
-        self.key = ""  # under which the worker knows the trial, once it does
+        self.key = ""  # of the trial that the worker has
         self.reset_config(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -37,9 +36,9 @@ class Seat(tune.Trainable):
         """The next result of the trial, or that its worker is gone."""
         try:
             if not self.key:
-                self._begin(uuid.uuid4().hex)
+                self._begin(self.job["key"])
             result: dict[str, Any] = ray.get(self.worker.step.remote(self.key))
-        except (RayActorError, GetTimeoutError, ValueError) as failure:  # the last where nobody has that name any more
+        except (RayError, ValueError) as failure:  # the latter where nobody has that name any more
             log.warning("%s: %s", self.job["id"], failure)
             reason = self._settled(failure)
             begun, self.key = bool(self.key), ""
@@ -62,14 +61,23 @@ class Seat(tune.Trainable):
             try:
                 ray.get(self.worker.where.remote(), timeout=UNHEARD)
                 break  # it answers again, but what became of the trial nobody knows
-            except (RayActorError, GetTimeoutError) as next_one:
+            except RayError as next_one:
                 failure = next_one
-        return (
-            "it did not answer" if isinstance(failure, ActorUnavailableError | GetTimeoutError) else "its process died"
-        )
+        return "it did not answer" if isinstance(failure, ActorUnavailableError | GetTimeoutError) else plainly(failure)
 
     def cleanup(self) -> None:
         """Tell the worker that the trial is over, which it may not know."""
         if self.key:
             self.worker.leave.remote(self.key)
         self.key = ""
+
+
+def plainly(failure: Exception) -> str:
+    """What became of a worker, without Ray's trace."""
+    if isinstance(failure, RayTaskError):
+        return f"{type(failure.cause).__name__}: {failure.cause}"
+    if "node has died" in str(failure) or "node was terminated" in str(failure):
+        return LOST
+    if isinstance(failure, RayActorError) or not isinstance(failure, RayError):
+        return "its process died"
+    return f"{type(failure).__name__}: {' '.join(str(failure).strip().splitlines()[:1])}"

@@ -9,7 +9,7 @@ from typing import Any
 
 import ray
 import torch
-from safetensors.torch import load, save
+from safetensors.torch import save
 
 from idat_tune import data, weights
 from idat_tune.config import RunConfig
@@ -19,9 +19,10 @@ from idat_tune.engine.memory import watched
 from idat_tune.engine.resident import Resident
 from idat_tune.errors import BadInput, Diverged, IdatError, OutOfMemory, Unfit
 from idat_tune.journal import COMPLETE, CONFIRM, FAILED, FINAL
+from idat_tune.journal.hits import packed
 from idat_tune.metrics import WORST, EpochMetrics, score
-from idat_tune.model import AdaptedModel
-from idat_tune.run import Training, advance, evaluate_all, run_on, to_device
+from idat_tune.predictions import Predictions, Run, encoded
+from idat_tune.run import Training, advance, evaluate_all, run_on
 
 RUNNING = "running"
 FAULT = "fault"  # status: the worker is of no more use, and the trial has no result; `unfit` says if no other here is
@@ -129,20 +130,42 @@ class Trial:
             advance([self.training])
 
     def result(self, epoch: EpochMetrics) -> dict[str, Any]:
-        """What Tune gets of an epoch; the last of a final run brings the trained tensors, as safetensors bytes."""
+        """What Tune gets of an epoch.
+
+        The last of a final run brings the trained tensors of student and teacher, as safetensors bytes; the last that
+        confirms, what it said of each val image.
+        """
         images, last = len(self.val), epoch.epoch + 1 == self.config.epochs
         rank = score(epoch.val_accuracy, epoch.val_loss, images) if images else WORST
         result: dict[str, Any] = {**epoch.as_dict(), "score": rank, "val_images": images, **self.set_up}
         if last and self.job["stage"] == FINAL:
+            teacher = self.training.teacher
             result["state"] = save(self.training.student.trained_state())
+            result["teacher_state"] = None if teacher is None else save(teacher.trained_state())
+        if last and self.job["stage"] == CONFIRM:
+            result |= self._predictions()
         return {**result, "status": COMPLETE if last else RUNNING, "done": last}
+
+    def _predictions(self) -> dict[str, Any]:
+        """What student and teacher say of the val images: right or wrong for the journal, and logits."""
+        training, config = self.training, self.config
+        models = {"student": training.student, **({"teacher": training.teacher} if training.teacher else {})}
+        resident = self.worker.resident(config)
+        rows = self.val.to(resident.device)
+        batches = [(resident.pixels[rows], resident.labels[rows])]
+        with watched(config, resident):
+            found, labels = evaluate_all({name: (model, config) for name, model in models.items()}, batches)
+        teacher = found["teacher"].logits.numpy() if "teacher" in found else None
+        run = Run(self.job["id"], CONFIRM, self.job["contender"], self.job["fold"], config.seed)
+        said = Predictions(run, self.val.cpu().numpy(), labels.numpy(), found["student"].logits.numpy(), teacher)
+        return {"hits": packed(said.hits), "predictions": [[run.trial, encoded(config.task, said)]]}
 
 
 HERE = {"worker": os.getpid(), "node": platform.node()}  # of every result
 
 
 @contextmanager
-def _whatever_is_wrong_is_of_this_machine() -> Iterator[None]:
+def whatever_is_wrong_is_of_this_machine() -> Iterator[None]:
     """What the driver has found to be right and is wrong here."""
     try:
         yield
@@ -156,7 +179,7 @@ def config_of(job: Mapping[str, Any]) -> RunConfig:
     Raises:
         Unfit: its task is not known here.
     """
-    with _whatever_is_wrong_is_of_this_machine():
+    with whatever_is_wrong_is_of_this_machine():
         return RunConfig.from_flat(job["config"])
 
 
@@ -172,40 +195,10 @@ def check_weights(job: Mapping[str, Any], names: Iterable[str]) -> list[list[str
     backbones = list(dict.fromkeys(names))
     for name in backbones:
         if name in begun_with:
-            with _whatever_is_wrong_is_of_this_machine():
+            with whatever_is_wrong_is_of_this_machine():
                 weights.check_same(name, begun_with[name], "this search was begun with", f" on {platform.node()}")
     # As rows: Tune would flatten a mapping into its own keys.
     return [[name, weights.identify(name).sha256] for name in backbones]
-
-
-def tested(worker: Worker, job: Mapping[str, Any]) -> dict[str, Any]:
-    """The one opening of the test split: every student of the final run, in one pass over its images.
-
-    They share what is frozen.
-
-    Raises:
-        Unfit: as `check_weights`; or there are no test images here.
-        OutOfMemory: what the worker held is free again.
-    """
-    config = config_of(job)
-    check_weights(job, [flat["student"] for flat, _ in job["students"].values()])
-    resident = worker.resident(config)
-    with watched(config, resident):
-        students = {name: _student(resident, flat, ray.get(state)) for name, (flat, state) in job["students"].items()}
-        spec = next(iter(students.values()))[0].spec
-        with _whatever_is_wrong_is_of_this_machine():
-            batches = data.batches(config.task, "test", spec.size, spec.channels, spec.interpolation)
-        found = evaluate_all(students, (to_device(images, resident.device) for images in batches))
-    # As rows: Tune would flatten a mapping into its own keys.
-    rows = [[name, accuracy, loss] for name, (accuracy, loss) in found.items()]
-    return {"epoch": 0, "score": WORST, "status": COMPLETE, "done": True, "tested": rows, **HERE}
-
-
-def _student(resident: Resident, flat: Mapping[str, Any], state: bytes) -> tuple[AdaptedModel, RunConfig]:
-    config = RunConfig.from_flat(flat)
-    student = resident.build_student(config, config.classes)
-    student.load_trained_state(load(state))
-    return student, config
 
 
 def failed(epoch: int, failure: Exception) -> dict[str, Any]:
