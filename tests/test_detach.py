@@ -131,7 +131,7 @@ def began(tmp_path, *more):
         start_new_session=True,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
-    said = json.loads(process.communicate(timeout=120)[0])
+    said = json.loads(process.communicate(timeout=300)[0])
     assert process.returncode == 0
     with pytest.raises(ProcessLookupError):
         os.killpg(process.pid, signal.SIGHUP)  # nobody of it is left
