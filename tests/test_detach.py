@@ -148,6 +148,8 @@ def test_a_detached_search_is_shown_by_its_name_stopped_and_gone_on_with(tmp_pat
         cwd=tmp_path,
         stderr=subprocess.PIPE,
         text=True,
+        # The tests themselves may run in the background of a shell, where SIGINT is ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     while not (journal.exists() and "arm-alone" in journal.read_text()):
         assert holder(tmp_path / "runs" / "n"), (tmp_path / "runs" / "n" / "output.txt").read_text()

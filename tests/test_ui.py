@@ -88,8 +88,8 @@ def test_it_says_when_it_answers_on_this_machine_alone_and_no_server_outlives_it
     running = subprocess.Popen(
         [sys.executable, "-m", "idat_tune.cli", *options],
         stderr=subprocess.PIPE, text=True,
-        # The tests themselves may run in the background of a shell, where SIGINT is ignored.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        # The tests themselves may run in the background of a shell, where SIGINT is ignored, or under nohup.
+        preexec_fn=lambda: [signal.signal(each, signal.SIG_DFL) for each in (signal.SIGINT, signal.SIGHUP)],
     )  # fmt: skip
     try:
         while not (line := running.stderr.readline()).startswith("http"):
