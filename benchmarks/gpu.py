@@ -260,7 +260,7 @@ PARTS: dict[str, tuple[Callable[[torch.device], Found], int]] = {  # with the se
     "whole": (whole, 110),
     "memory": (memory, 60),
     "several": (several, 110),
-    "search": (search, 300),  # the last two take what is left: on some machines neither is done in three minutes
+    "search": (search, 300),  # on some machines neither is done in three minutes: better in a call of their own
     "tests": (tests, 300),
 }
 

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Tests, ladder and a whole search on a GPU, within ten minutes: bash benchmarks/gpu.sh [--out DIR] [--parts ...]
+# Ladder, trials, a whole search and tests on a GPU: bash benchmarks/gpu.sh [--out DIR] [--parts ...] [--minutes 9.5]
+# What found no time says so; --parts search,tests does the two longest in a call of their own.
 # Needs torch, timm and pyarrow. WHEELS names a folder of wheels to install first, where the machine has no network.
 set -euo pipefail
 cd "$(dirname "$0")/.."

@@ -15,7 +15,7 @@ from idat_tune.errors import BadInput, IdatError
 
 SAID = "output.txt"  # in the search folder: what a detached search says
 EVERY = 0.1  # seconds between two looks
-PATIENCE = 240.0  # seconds to the beginning of a search, and to its end: a busy disk reads libraries for minutes
+PATIENCE = 240.0  # seconds to the beginning of a search, and to its end: on a busy machine a minute was too short
 
 
 def detached(plans: list[Any], name: str, words: list[str], as_json: bool) -> None:
