@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ["RAY_ADDRESS"] = "local"  # the cluster of a test beside this one is on this machine, but not for us
 
 from idat_tune.config import RunConfig
 from idat_tune.data import Images

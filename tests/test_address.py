@@ -181,6 +181,8 @@ def test_a_cluster_that_is_not_used_is_told_of_and_one_that_was_killed_is_not(tm
     monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
     assert unused().startswith("RAY_ADDRESS=10.0.0.1:6379 is not used")
     assert unused().endswith("--address auto uses it")
+    monkeypatch.setenv("RAY_ADDRESS", "local")
+    assert unused() is None
 
 
 @pytest.mark.parametrize("way", [[], ["--dry-run"]])

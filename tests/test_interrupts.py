@@ -4,12 +4,15 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from idat_tune.interrupts import ECHO, SIGNALS, Interrupts, interruptible
+from idat_tune.search import SearchConfig, cluster
 
 SLEEPER = """
 import signal, sys, time
@@ -108,3 +111,34 @@ def test_one_that_falls_into_a_destructor_is_remembered_and_not_printed(capsys):
         with pytest.raises(KeyboardInterrupt):
             interrupts.check()
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("code", "asked", "lost"),
+    [
+        (-signal.SIGTERM, True, []),  # told as we are, only sooner
+        (0, True, []),
+        (-signal.SIGTERM, False, ["dashboard"]),
+        (-signal.SIGKILL, False, ["dashboard"]),
+    ],
+)
+def test_a_process_of_rays_that_hears_a_signal_before_we_do_is_not_told_of_as_one_that_died(
+    code, asked, lost, monkeypatch
+):
+    from ray._private import worker
+
+    process = SimpleNamespace(returncode=code)
+    node = SimpleNamespace(dead_processes=lambda: [("dashboard", process)])
+    monkeypatch.setattr(worker, "_global_node", node)
+    monkeypatch.setattr(cluster, "ECHO", 60.0 if asked else 0.2)
+    session, told = cluster.Session(SearchConfig.of("digits")), []
+    session._ours, session.lost = True, told.append
+    watching = threading.Thread(target=session._watch, daemon=True)
+    watching.start()
+    if asked:
+        time.sleep(2 * cluster.WATCH_EVERY)  # in a call of Ray's that looks for signals once a second
+        with pytest.raises(KeyboardInterrupt):
+            session.interrupts()
+    watching.join(30)
+    assert not watching.is_alive()
+    assert told == lost

@@ -204,7 +204,9 @@ def unused() -> str | None:
     A cluster file alone says nothing: it stays when the cluster was killed.
     """
     named = os.environ.get("RAY_ADDRESS", "").strip()
-    if named in ("", AUTO, LOCAL):
+    if named == LOCAL:
+        return None
+    if named in ("", AUTO):
         named, found = "", _read(cluster_file())
         if found is None or not _lives(found):
             return None

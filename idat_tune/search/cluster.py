@@ -3,6 +3,7 @@
 import logging
 import os
 import shutil
+import signal
 import sys
 import threading
 import time
@@ -40,6 +41,8 @@ QUIET = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
 }
 WATCH_EVERY = 0.5  # seconds
+TOLD = (0, -signal.SIGINT, -signal.SIGTERM, -signal.SIGHUP)  # how a process of Ray's ends that was told to
+ECHO = 5.0  # seconds in which we hear of that too, if we all were: Ray's calls look for signals once a second
 CLOSING = 4.0  # seconds that Ray has to end by itself once a signal has come
 
 
@@ -179,12 +182,19 @@ class Session:
 
         node: Any = worker._global_node
         while self._ours and node is not None:
-            dead = [name for name, _ in node.dead_processes()]
+            dead = [(name, process.returncode) for name, process in node.dead_processes()]
             if dead and self._ours:
-                time.sleep(WATCH_EVERY)  # a signal to all of us reaches Ray's processes too
-                return None if self.interrupts.asked else self.lost(dead[0])
+                name, code = dead[0]
+                return None if self._asked_within(ECHO if code in TOLD else WATCH_EVERY) else self.lost(name)
             time.sleep(WATCH_EVERY)
         return None
+
+    def _asked_within(self, seconds: float) -> bool:
+        """Whether a signal comes in that time: one to all of us reaches Ray's processes too, and they may be faster."""
+        deadline = time.monotonic() + seconds
+        while not self.interrupts.asked and time.monotonic() < deadline:
+            time.sleep(WATCH_EVERY / 10)
+        return self.interrupts.asked
 
     def close(self) -> None:
         """End what was started here."""
