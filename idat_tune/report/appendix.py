@@ -1,4 +1,4 @@
-"""What is folded away: the trained weights beside their initial law, what cannot be shown, and the protocol."""
+"""What is folded away: the trained weights beside their initial law, and the protocol."""
 
 import datetime
 import math
@@ -141,18 +141,6 @@ def _key(twin: bool, normal: bool) -> Html:
     entries += [("7 3", "other", words.NAMES["winner_alone"])] if twin else []
     entries += [("2 4", "plain", "initial law")] if normal else []
     return pictures.legend(entries)
-
-
-def not_kept() -> Html:
-    """What the paper draws and a search does not keep."""
-    return folded(
-        "t-SNE and attention",
-        paragraph(
-            "The paper's Figure 5 needs features and attention maps, for which every image passes through the backbone "
-            "once more (about half a second each for a ViT-B on a CPU). A search keeps logits, in predictions.parquet, "
-            "and this page is made from what is kept, so the two are left out."
-        ),
-    )
 
 
 def protocol(evidence: Evidence, again: str) -> Html:

@@ -2,16 +2,14 @@
 
 # N images of train and val together, C classes
 
-import base64
 import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from idat_tune import data
-from idat_tune.errors import BadInput
 from idat_tune.report import pictures, words
 from idat_tune.report.evidence import Evidence, OutOfFold
 from idat_tune.report.page import Html, bullets, html, paragraph, subsection, table, tag
+from idat_tune.report.shots import image, small
 
 if TYPE_CHECKING:
     import numpy as np
@@ -20,7 +18,6 @@ MOST_CLASSES = 20  # that a picture shows; of more only the worst
 MOST_PAIRS = 12
 MOST_IMAGES = 8
 MARGIN = 0.5  # by which a class must be more probable than the label before the label is doubted
-SIDE = 64  # pixels of a small image
 LONG = 3  # characters of a class name that still fits under a column
 
 
@@ -157,31 +154,13 @@ def _shots(
     evidence: Evidence, said: OutOfFold, names: Sequence[str], rows: Sequence[int], probability: "np.ndarray"
 ) -> Html:
     """Small images with what they are and what they are taken for; without the images where they are gone."""
-    pictured, why = _small(evidence, rows)
+    pictured, why = small(evidence, rows)
     figures = []
     for row in rows:
         label, answer = names[said.labels[row]], names[said.answers[row]]
         text = html("labelled ", tag("b", pictures.cut(label)), ", taken for ", tag("b", pictures.cut(answer)), " ")
         text = html(text, f"({100 * probability[row, said.answers[row]]:.0f} %), image {row}")
-        figures.append((pictured.get(row, Html()), text))
+        figures.append((image(pictured[row], f"image {row}") if row in pictured else Html(), text))
     if why:
         return html(paragraph(why, soft=True), bullets(text for _, text in figures))
-    return tag("div", *(tag("figure", image, tag("figcaption", text)) for image, text in figures), class_="shots")
-
-
-def _small(evidence: Evidence, rows: Sequence[int]) -> tuple[dict[int, Html], str]:
-    try:
-        task = str(evidence.content["task"])
-        embedded = evidence.task is not None and evidence.task.embedded  # whose images come with the package
-        if not embedded and data.content_hash(task) != evidence.content["data_hash"]:
-            raise BadInput("the images of this task are others than those of the search")
-        found = data.small(task, rows, SIDE)
-    except BadInput as failure:
-        return {}, f"Without pictures: {failure}"
-    return {row: _image(encoded, f"image {row}") for row, encoded in found.items()}, ""
-
-
-def _image(encoded: bytes, name: str) -> Html:
-    kind = "png" if encoded.startswith(b"\x89PNG") else "jpeg"
-    source = f"data:image/{kind};base64,{base64.b64encode(encoded).decode()}"
-    return Html(f'<img alt="{html(name)}" src="{source}" width="{SIDE}" height="{SIDE}">')
+    return tag("div", *(tag("figure", shown, tag("figcaption", text)) for shown, text in figures), class_="shots")

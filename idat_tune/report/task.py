@@ -8,6 +8,7 @@ from idat_tune.journal import Journal
 from idat_tune.report import appendix, explored, words
 from idat_tune.report.contenders import contenders
 from idat_tune.report.evidence import Evidence
+from idat_tune.report.inside import inside
 from idat_tune.report.mistakes import mistakes
 from idat_tune.report.next_steps import next_steps
 from idat_tune.report.page import Html, Tile, code, page, paragraph, section, tag, tiles
@@ -49,7 +50,7 @@ def of_task(evidence: Evidence) -> str:
         section(
             "For the record",
             appendix.weights(evidence),
-            appendix.not_kept(),
+            inside(evidence),
             appendix.protocol(evidence, _again(evidence)),
         ),
         kicker=f"{evidence.title} · search {evidence.name} · {str(evidence.content['created'])[:10]}",

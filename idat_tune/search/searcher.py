@@ -11,7 +11,7 @@ import ray
 from optuna.trial import TrialState
 from ray.tune.search import Searcher
 
-from idat_tune import predictions
+from idat_tune import features, predictions
 from idat_tune.interrupts import Interrupts
 from idat_tune.journal import COMPLETE, EXPLORE, FAILED, STOPPED, TEST, Decision, Journal, TrialRecord
 from idat_tune.journal.state import ENDED, OPENED, WINNER
@@ -259,6 +259,8 @@ class StagedSearcher(Searcher):
                 keep_trained(self.plan, f"{live.job.id}.teacher", live.last["teacher_state"])
         for trial, said in live.last.get("predictions", ()):
             predictions.keep(self.plan.folder, trial, said)
+        if "features" in live.last:
+            features.keep(self.plan.folder, live.job.id, live.last["features"])
         self.journal.append(record)
         if record.stage == EXPLORE:
             self.explored.add(live.job.config)

@@ -1,5 +1,6 @@
 """One trial on a worker: a RunConfig in, a result per epoch out; the worker lives on for the next."""
 
+import math
 import os
 import platform
 import time
@@ -11,10 +12,11 @@ import ray
 import torch
 from safetensors.torch import save
 
-from idat_tune import data, weights
+from idat_tune import data, features, weights
 from idat_tune.config import RunConfig
 from idat_tune.data import Images
 from idat_tune.engine.devices import bf16, choose_device
+from idat_tune.engine.inside import looked_inside
 from idat_tune.engine.memory import watched
 from idat_tune.engine.resident import Resident
 from idat_tune.errors import BadInput, Diverged, IdatError, OutOfMemory, Unfit
@@ -133,7 +135,7 @@ class Trial:
         """What Tune gets of an epoch.
 
         The last of a final run brings the trained tensors of student and teacher, as safetensors bytes; the last that
-        confirms, what it said of each val image.
+        confirms, what it said of each val image, and on one split what it makes of some inside.
         """
         images, last = len(self.val), epoch.epoch + 1 == self.config.epochs
         rank = score(epoch.val_accuracy, epoch.val_loss, images) if images else WORST
@@ -144,6 +146,7 @@ class Trial:
             result["teacher_state"] = None if teacher is None else save(teacher.trained_state())
         if last and self.job["stage"] == CONFIRM:
             result |= self._predictions()
+            result |= self._features() if self.job["fold"] == features.FOLD else {}
         return {**result, "status": COMPLETE if last else RUNNING, "done": last}
 
     def _predictions(self) -> dict[str, Any]:
@@ -159,6 +162,17 @@ class Trial:
         run = Run(self.job["id"], CONFIRM, self.job["contender"], self.job["fold"], config.seed)
         said = Predictions(run, self.val.cpu().numpy(), labels.numpy(), found["student"].logits.numpy(), teacher)
         return {"hits": packed(said.hits), "predictions": [[run.trial, encoded(config.task, said)]]}
+
+    def _features(self) -> dict[str, Any]:
+        """What the student makes of some val images inside, for the page of the search."""
+        resident = self.worker.resident(self.config)
+        rows = self.val[:: math.ceil(len(self.val) / features.MOST)].to(resident.device)
+        with watched(self.config, resident):
+            given, attention = looked_inside(self.training.student, resident.pixels[rows], self.config)
+        images, labels = rows.cpu().numpy(), resident.labels[rows].cpu().numpy()
+        looks = None if attention is None else attention.numpy()
+        found = features.Features(images, labels, features.mapped(given.numpy()), looks)
+        return {"features": features.encoded(found)}
 
 
 HERE = {"worker": os.getpid(), "node": platform.node()}  # of every result
