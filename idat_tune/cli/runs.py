@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from idat_tune.cli import completing
+from idat_tune.cli import completing, outcome
 from idat_tune.cli.away import detached, out_option, plan_of_running
 from idat_tune.cli.shared import (
     OUT,
@@ -219,19 +219,19 @@ def search(
         for result in _results(plans, quiet, asked.name if several else None):
             results.append(result)
             if not as_json:
-                _show(result)
+                outcome.show(result)
     except IdatError as raised:
         if not results:
             raise
         failure = raised  # told below what the others have given
     results.sort(key=lambda result: [known.name for known in chosen].index(result["task"]))
     folder = Path(asked.out)
-    table = _overview(results, folder / f"{asked.name}.parquet") if several else None
-    page = _page(folder, str(asked.name), results) if several else None
+    table = outcome.overview(results, folder / f"{asked.name}.parquet") if several else None
+    page = outcome.page(folder, str(asked.name), results) if several else None
     if as_json:
         print_json(results if several else results[0])
     else:
-        compare = _compare(folder, results[0]["tracking_uri"])
+        compare = outcome.compare(folder, results[0]["tracking_uri"])
         over = f"the page      {page}\n" if page else ""
         typer.echo(over + f"all tasks     {table}\n" * several + f"compare       {compare}")
     if failure:
@@ -316,43 +316,6 @@ def _free_name(out: Path) -> str:
     return next(name for number in range(1, 10**9) if not any(out.glob(f"{(name := f'tasks-{number}')}-*")))
 
 
-def _overview(results: list[dict[str, Any]], path: Path) -> Path:
-    """Write the table over several tasks, and show it on stderr."""
-    from rich.console import Console
-
-    from idat_tune.metrics import write_table
-    from idat_tune.screen import arms_table, overview_table
-    from idat_tune.search.finish import overview
-
-    rows = overview(results)
-    write_table(path, rows)
-    shown = Console(stderr=True, highlight=False, soft_wrap=True, markup=False)
-    for table in filter(None, (overview_table(rows), arms_table(rows))):
-        shown.print(table)
-    return path
-
-
-def _page(out: Path, name: str, results: list[dict[str, Any]]) -> Path | None:
-    """Write the page over several tasks; a failure is told and fails nothing, as it can be made again."""
-    from idat_tune.cli.pages import page_over
-
-    try:
-        return page_over(out, name, results)
-    except Exception as failure:
-        again = f"{program()} {printed('report', name, *out_option(out))}"
-        typer.echo(f"the page over all tasks could not be written ({failure}); `{again}` tries it again", err=True)
-        return None
-
-
-def _compare(out: Path, tracking_uri: str) -> str:
-    """Where all trials can be looked at: a command, or the user's own server."""
-    from idat_tune import tracking
-
-    if tracking_uri.startswith("http"):
-        return tracking.shown(tracking_uri)
-    return f"{program()} {printed('ui', '--out', out)}"
-
-
 def command_again(name: str, several: bool = False) -> str:
     """This very command under the name that its search, or its searches together, have, so that it resumes.
 
@@ -392,21 +355,6 @@ def _attach(plan: Any, quiet: bool, as_json: bool) -> None:
     if as_json:
         print_json(result)
     else:
-        _show(result)
+        outcome.show(result)
     if not result["finished"]:
         raise SystemExit(1)
-
-
-def _show(result: dict[str, Any]) -> None:
-    from idat_tune import screen
-
-    paper = console()
-    if result["winner"] or result["arms"]:
-        paper.print()
-        paper.print(screen.comparison(result))
-    paper.print(result["verdict"], markup=False)
-    if result["winner"] and result["winner"]["test_accuracy"]:
-        paper.print(f"\nthe student   {result['best']}", markup=False)
-        paper.print(f"use it        {program()} {printed('predict', result['best'])} IMAGE...", markup=False)
-    paper.print(f"the page      {result['out']}/report.html", markup=False)
-    paper.print(f"all figures   {result['out']}/trials.parquet, epochs.parquet, manifest.json", markup=False)
