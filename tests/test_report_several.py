@@ -12,7 +12,7 @@ import searched
 import test_searcher
 from conftest import command
 
-from idat_tune.cli import outcome
+from idat_tune.cli import outcome as of_searches
 from idat_tune.errors import printable
 from idat_tune.journal.state import DONE
 from idat_tune.report import across, gains, published, several, words
@@ -382,6 +382,6 @@ def test_what_cannot_be_asked_for_is_refused(both):
 
 def test_a_page_that_cannot_be_written_fails_no_search(tmp_path, capsys):
     (tmp_path / "file").write_text("")
-    assert outcome.page(tmp_path / "file", "both", searched.vtab()) is None
+    assert of_searches.page(tmp_path / "file", "both", searched.vtab()) is None
     assert "report both --out" in capsys.readouterr().err
-    assert outcome.page(tmp_path, "both", searched.vtab()) == tmp_path / "both" / "report.html"
+    assert of_searches.page(tmp_path, "both", searched.vtab()) == tmp_path / "both" / "report.html"
