@@ -2,7 +2,8 @@
 
 Real searcher, halving, journal and MLflow; results of trials are made up, and come as fast as the driver takes them,
 which spends on each what Ray Tune would. `nothing` tracks nothing, `process` is what a search does, `thread` is the
-same sender inside the driver.
+same sender inside the driver. `python -m benchmarks.tracking search 16` runs a real search with so many workers, and
+says what part of its time the driver gave to tracking, the wait at its end included.
 """
 
 import json
@@ -27,7 +28,7 @@ from ray.tune.search import Searcher
 from benchmarks.thousand import Anywhere, results
 from idat_tune import tracking
 from idat_tune.journal import EXPLORE, Journal
-from idat_tune.search import Callback, SearchConfig, plan_search
+from idat_tune.search import Callback, SearchConfig, plan_search, search
 from idat_tune.search.driver import begin
 from idat_tune.search.manifest import JOURNAL, Manifest
 from idat_tune.search.searcher import StagedSearcher
@@ -98,6 +99,33 @@ def one(way: str, at_once: int) -> dict[str, float]:
             "sender": _children() - before,
             "whole": float(not tracked.owed),
         }
+
+
+def real(at_once: int) -> dict[str, float]:
+    """A real search with so many workers, on the store that MLFLOW_TRACKING_URI names or on SQLite."""
+    spent = dict.fromkeys(("start", "_tell", "log_trial", "close"), 0.0)
+
+    def timed(name: str, plain: Any) -> Any:
+        def method(self: Tracked, *arguments: Any) -> Any:
+            began = time.perf_counter()
+            try:
+                return plain(self, *arguments)
+            finally:
+                spent[name] += time.perf_counter() - began
+
+        return method
+
+    for name in spent:
+        setattr(Tracked, name, timed(name, getattr(Tracked, name)))
+    with tempfile.TemporaryDirectory() as out:
+        options: dict[str, Any] = {"trials": 3 * at_once, "sampler": "random", "fixed": {"epochs": 20}, "folds": 2}
+        began = time.perf_counter()
+        found = search("digits", max_concurrent=at_once, out=out, name="s", **options)
+        wall = time.perf_counter() - began
+        journal = Journal(Path(out) / "s" / JOURNAL)
+    epochs = sum(len(record.epochs) for record in journal.records)
+    figures = {"trials": len(journal.records), "epochs": epochs, "wall": wall, **spent}
+    return {**figures, "part": sum(spent.values()) / wall, "whole": float(bool(found["finished"]))}
 
 
 def _children() -> float:
@@ -179,7 +207,9 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) > 1:
+    if sys.argv[1:2] == ["search"]:
+        print(json.dumps(real(int(sys.argv[2]))))
+    elif len(sys.argv) > 1:
         print(json.dumps(one(sys.argv[1], int(sys.argv[2]))))
     else:
         main()
