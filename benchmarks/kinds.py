@@ -123,7 +123,8 @@ Each kind has the same small search, alone and again with kl: {trials} points of
 the same points with and without a teacher as far as both have them. A point is trained on the 800 images of
 train with one seed, and the best on the 200 of val is chosen; of that, {seeds} runs on all 1,000 images, each tested
 once. Every run has {epochs} epochs. Student glyph_base, teacher glyph_small. So the table compares tuned with tuned,
-though by {trials} points each: what a longer search finds may be better, most of all for kinds that have more to choose.
+though by {trials} points each: what a longer search finds may be better, most of all for kinds that have more to
+choose.
 
 Test accuracy in percent, mean ± standard deviation of {seeds} seeds. The difference is paired by seed and image, in
 points, with its 95 % interval. Trainable parameters are the student's, head included. CPU seconds are of one training;
