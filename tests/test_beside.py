@@ -125,7 +125,7 @@ def test_three_tasks_two_at_once(tmp_path):
 @pytest.mark.slow
 def test_one_signal_stops_all_of_them_and_the_same_command_goes_on(tmp_path):
     words = ["search", "--task", "digits", "--task", "sprites_loc", *SMALL, "--json"]
-    words[words.index("--epochs") + 1] = "40"
+    words[words.index("--epochs") + 1] = "12"
     running = subprocess.Popen(
         [sys.executable, "-m", "idat_tune.cli", *words],
         cwd=tmp_path,
