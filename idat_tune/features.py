@@ -26,12 +26,17 @@ class Features:
     places: "np.ndarray"  # (N, 2) by t-SNE of what the head is given
     attention: "np.ndarray | None"  # (N, H, W) of the class token in the last block, mean of all heads; sums below 1
 
+    @property
+    def is_mapped(self) -> bool:
+        """Whether there is a map: images enough, which it could tell apart."""
+        return bool((self.places != self.places[:1]).any())
+
 
 def mapped(features: "np.ndarray") -> "np.ndarray":
-    """(N, 2) places of features (N, D) by t-SNE, the same at each call; one place where they are all alike."""
+    """(N, 2) places of features (N, D) by t-SNE, the same at each call; all one where they are alike, or too few."""
     import numpy as np
 
-    told_apart = len(features) >= FEWEST and np.isfinite(features).all() and features.std(axis=0).any()
+    told_apart = len(features) >= FEWEST and np.isfinite(features).all() and (features != features[:1]).any()
     if not told_apart:
         return np.zeros((len(features), 2), "float32")
     from sklearn.manifold import TSNE

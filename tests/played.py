@@ -9,7 +9,7 @@ import numpy as np
 from test_journal import epoch
 from test_searcher import TENSORS, a_plan, begin, run_one
 
-from idat_tune import predictions, tasks
+from idat_tune import features, predictions, tasks
 from idat_tune.data.folds import folds_per_repeat
 from idat_tune.journal import COMPLETE, CONFIRM, FAILED, FINAL, TEST, Journal
 from idat_tune.journal.hits import packed
@@ -113,3 +113,9 @@ def keep(plan, record):
     run = Run(record.id, CONFIRM, record.contender, record.fold, record.config["seed"])
     file = predictions.encoded(task.name, Predictions(run, images, labels, logits, None))
     predictions.keep(plan.folder, record.id, file)
+    if record.fold == features.FOLD:
+        shown, of_shown = images[: features.MOST], labels[: features.MOST]
+        grouped = draw.normal(size=(len(shown), 2)) + 4 * np.stack([of_shown % 5, of_shown % 3], axis=1)
+        attention = draw.dirichlet(np.ones(16), len(shown)).reshape(-1, 4, 4)
+        found = features.Features(shown, of_shown, grouped, attention)
+        features.keep(plan.folder, record.id, features.encoded(found))

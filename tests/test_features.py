@@ -71,16 +71,40 @@ def test_attention_is_the_softmax_of_queries_and_keys_restated():
     assert found.std() > 0.001
 
 
-@pytest.mark.parametrize("changes", [{"kind": "vpt_deep", "adapter.hidden_dim": 5}, {"gist.token": True}])
-def test_prompts_and_a_gist_are_no_patches(changes):
+OTHERS = {
+    "prompts": {"kind": "vpt_deep", "adapter.hidden_dim": 5},
+    "a gist": {"gist.token": True},
+    "registers": {"student": "random:vit_small_patch14_reg4_dinov2.lvd142m", "image_size": 56},
+}
+
+
+@pytest.mark.parametrize("changes", OTHERS.values(), ids=OTHERS)
+def test_what_is_no_patch_takes_its_part_of_attention_and_is_left_out(changes):
     config = a_config(**changes)
     model = a_model(config)
-    seen, attention = [], next(m for m in model.backbone.blocks[-1].modules() if hasattr(m, "q_norm"))
-    hook = attention.k_norm.register_forward_hook(lambda _, given, out: seen.append(out))
+    seen, attention = {}, next(m for m in model.backbone.blocks[-1].modules() if hasattr(m, "q_norm"))
+    hooks = [
+        getattr(attention, name).register_forward_hook(lambda _, given, out, name=name: seen.update({name: out}))
+        for name in ("q_norm", "k_norm")
+    ]
     _, found = looked_inside(model, pixels_for(model), config)
-    hook.remove()
-    assert seen[0].shape[-2] > 17
-    assert found.shape == (3, 4, 4)
+    for hook in hooks:
+        hook.remove()
+    q, k = seen["q_norm"].double(), seen["k_norm"].double()
+    assert k.shape[-2] > 17
+    weights = torch.softmax(q @ k.transpose(-2, -1) * k.shape[-1] ** -0.5, dim=-1).mean(1)
+    torch.testing.assert_close(found.double(), weights[:, 0, -16:].view(3, 4, 4), rtol=1e-4, atol=1e-6)
+
+
+def test_in_bf16_it_is_in_full_precision_too():
+    config = a_config(precision="bf16", epochs=1, **{"optim.warmup_epochs": 0})
+    resident = Resident(noise(24, size=64, channels=3), torch.device("cpu"))
+    training = run_on(resident, config, torch.arange(16), torch.arange(16, 24))
+    list(training)
+    given, attention = looked_inside(training.student, resident.pixels[:3], config)
+    assert given.dtype is attention.dtype is torch.float32
+    assert np.isfinite(attention.numpy()).all()
+    assert np.isfinite(given.numpy()).all()
 
 
 def test_a_swin_has_features_and_no_attention():
@@ -121,7 +145,8 @@ def test_a_map_is_the_same_each_time_and_keeps_what_is_alike_together():
 
 @pytest.mark.parametrize("count", [1, features.FEWEST - 1, 40])
 def test_what_cannot_be_told_apart_lies_in_one_place(count):
-    assert np.array_equal(features.mapped(np.ones((count, 4), "float32")), np.zeros((count, 2)))
+    alike = np.tile(np.random.default_rng(0).normal(size=4).astype("float32"), (count, 1))
+    assert np.array_equal(features.mapped(alike), np.zeros((count, 2)))
     assert np.array_equal(features.mapped(np.full((count, 4), np.nan, "float32")), np.zeros((count, 2)))
 
 
@@ -155,7 +180,9 @@ def test_an_image_has_the_colour_where_attention_is():
     red_over_blue = shown[..., 0] - shown[..., 2]
     assert abs(red_over_blue[:, :8]).max() < 12
     assert red_over_blue[:, -8:].min() > 100
-    assert np.isfinite(np.asarray(Image.open(io.BytesIO(tinted(buffer.getvalue(), np.zeros((2, 2))))))).all()
+    for nothing in (0.0, np.nan):  # of an attention that never was
+        grey = np.asarray(Image.open(io.BytesIO(tinted(buffer.getvalue(), np.full((2, 2), nothing))))).astype(int)
+        assert abs(grey - 128).max() < 4
 
 
 def test_the_page_shows_the_winner_inside_beside_its_twin(searched):

@@ -114,23 +114,24 @@ def test_one_that_falls_into_a_destructor_is_remembered_and_not_printed(capsys):
 
 
 @pytest.mark.parametrize(
-    ("code", "asked", "lost"),
+    ("code", "asked", "closed", "lost"),
     [
-        (-signal.SIGTERM, True, []),  # told as we are, only sooner
-        (0, True, []),
-        (-signal.SIGTERM, False, ["dashboard"]),
-        (-signal.SIGKILL, False, ["dashboard"]),
+        (-signal.SIGTERM, True, False, []),  # told as we are, only sooner
+        (0, True, False, []),
+        (-signal.SIGTERM, False, False, ["dashboard"]),
+        (-signal.SIGKILL, False, False, ["dashboard"]),
+        (0, False, True, []),  # as the search is over
     ],
 )
 def test_a_process_of_rays_that_hears_a_signal_before_we_do_is_not_told_of_as_one_that_died(
-    code, asked, lost, monkeypatch
+    code, asked, closed, lost, monkeypatch
 ):
     from ray._private import worker
 
     process = SimpleNamespace(returncode=code)
     node = SimpleNamespace(dead_processes=lambda: [("dashboard", process)])
     monkeypatch.setattr(worker, "_global_node", node)
-    monkeypatch.setattr(cluster, "ECHO", 60.0 if asked else 0.2)
+    monkeypatch.setattr(cluster, "ECHO", 60.0 if asked or closed else 0.2)
     session, told = cluster.Session(SearchConfig.of("digits")), []
     session._ours, session.lost = True, told.append
     watching = threading.Thread(target=session._watch, daemon=True)
@@ -139,6 +140,7 @@ def test_a_process_of_rays_that_hears_a_signal_before_we_do_is_not_told_of_as_on
         time.sleep(2 * cluster.WATCH_EVERY)  # in a call of Ray's that looks for signals once a second
         with pytest.raises(KeyboardInterrupt):
             session.interrupts()
+    session._ours = not closed
     watching.join(30)
     assert not watching.is_alive()
     assert told == lost

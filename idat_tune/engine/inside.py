@@ -30,10 +30,11 @@ def looked_inside(model: AdaptedModel, pixels: Tensor, config: RunConfig) -> tup
     model.eval()
     found = _Found(model)
     try:
-        with torch.no_grad(), autocast(config, pixels.device):
+        with torch.no_grad():
             for pixels_B in pixels.split(EVAL_BATCH):
-                model(pixels_B)
-                found.next()
+                with autocast(config, pixels.device):
+                    model(pixels_B)
+                found.next()  # in full precision
     finally:
         found.close()
     return torch.cat(found.features), torch.cat(found.attention) if found.attention else None

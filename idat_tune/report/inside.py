@@ -2,11 +2,13 @@
 
 # N images
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
-from idat_tune import features
+from idat_tune import features, predictions
 from idat_tune.features import Features
+from idat_tune.journal import CONFIRM
+from idat_tune.predictions import Predictions
 from idat_tune.report import pictures, scales, words
 from idat_tune.report.evidence import Evidence
 from idat_tune.report.page import Html, folded, html, paragraph, subsection, tag
@@ -27,32 +29,36 @@ def inside(evidence: Evidence) -> Html:
         return Html()
     found = _found(evidence)
     if not found:
-        why = (
-            "the search was run with --no-confirm, so no student was asked about images that it had not seen"
-            if not evidence.content.get("confirm.folds")
-            else f"the folder {features.FOLDER} is not there, which a search keeps since it draws them"
-        )
-        return folded("Inside the students", paragraph(f"There are no maps and no attention: {why}."))
+        return folded("Inside the students", paragraph(f"There are no maps and no attention: {_why_none(evidence)}."))
     count = len(next(iter(found.values())).images)
     about = (
         f"Of {words.plural(count, 'image')} of one split, which none of these students was trained on; the test images "
         "have no part in this. As Figure 5 of the paper."
     )
+    missing = "" if "winner" in found else " Of the winner itself nothing was kept."
     return folded(
         "Inside the students: t-SNE and attention",
-        paragraph(about),
+        paragraph(about + missing),
         subsection("What the head is given", _maps(evidence, found)),
         subsection("Where the class token looks", _attention(evidence, found)),
     )
 
 
+def _why_none(evidence: Evidence) -> str:
+    if not evidence.content.get("confirm.folds"):
+        return "the search was run with --no-confirm, so no student was asked about images that it had not seen"
+    if not (evidence.folder / features.FOLDER).is_dir():
+        return f"the folder {features.FOLDER} is not there, which a search keeps since it draws them"
+    return f"the folder {features.FOLDER} has nothing of these students that can be read"
+
+
 def _found(evidence: Evidence) -> dict[str, Features]:
     """By name of those whose insides are known; who has two names is shown once."""
-    known = {"winner": evidence.winner, **evidence.result["arms"]}
+    known = _known(evidence)
     trials: set[str] = set()
     found: dict[str, Features] = {}
     for name in SHOWN:
-        trial = (known.get(name) or {}).get("trial")
+        trial = known.get(name, {}).get("trial")
         if trial is None or trial in trials or len(found) == MOST:
             continue
         trials.add(trial)
@@ -61,16 +67,27 @@ def _found(evidence: Evidence) -> dict[str, Features]:
     return found
 
 
+def _known(evidence: Evidence) -> dict[str, Mapping[str, Any]]:
+    """Winner and arms, by name, as the result has them."""
+    named = {"winner": evidence.winner, **evidence.result["arms"]}
+    return {name: one for name, one in named.items() if one}
+
+
 def _maps(evidence: Evidence, found: Mapping[str, Features]) -> Html:
     import numpy as np
 
     labels = np.concatenate([one.labels for one in found.values()])
-    names = evidence.class_names(evidence.task.classes if evidence.task else int(labels.max()) + 1)
+    names = evidence.class_names(max(int(labels.max()) + 1, evidence.task.classes if evidence.task else 0))
     often = sorted(set(labels.tolist()), key=lambda label: (-int((labels == label).sum()), label))
     marks = dict(zip(sorted(often[: len(MARKS)]), MARKS, strict=False))
     rest = len(often) > len(marks)
     drawn = []
     for name, one in found.items():
+        called = words.called(name)
+        title = f"{called[:1].upper()}{called[1:]}"
+        if not one.is_mapped:
+            drawn.append(paragraph(f"{title} has no map: its images are too few, or look all the same to the head."))
+            continue
         dots = [
             pictures.Dot(x, y, names[label], *marks.get(label, ("faint", True)))
             for (x, y), label in zip(one.places.tolist(), one.labels.tolist(), strict=True)
@@ -78,9 +95,8 @@ def _maps(evidence: Evidence, found: Mapping[str, Features]) -> Html:
         dots.sort(key=lambda dot: dot.tone != "faint")  # these lie below
         across, up = (_bare(one.places[:, axis].tolist()) for axis in (0, 1))
         alike = f"the nearest image is of the same class for {words.percent(_alike(one), 0)}"
-        called = words.called(name)
         picture = pictures.scatter(f"Map of what the head is given: {called}", alike, dots, across, up, height=230)
-        drawn.append(pictures.figure(picture, f"{called[:1].upper()}{called[1:]}: {alike}."))
+        drawn.append(pictures.figure(picture, f"{title}: {alike}."))
     key = [("dot" if filled else "ring", tone, pictures.cut(names[label])) for label, (tone, filled) in marks.items()]
     key += [("dot", "faint", "other classes")] if rest else []
     how = (
@@ -109,51 +125,71 @@ def _attention(evidence: Evidence, found: Mapping[str, Features]) -> Html:
     looks = {name: one for name, one in found.items() if one.attention is not None}
     if not looks:
         return paragraph("There is none to show: this backbone has no class token that looks at patches.")
-    first = next(iter(looks.values()))
-    chosen, said = _chosen(evidence, first)
+    name, first = next(iter(looks.items()))
+    chosen, said = _chosen(evidence, name, first)
     pictured, why = small(evidence, [int(first.images[place]) for place in chosen])
     if why:
         return paragraph(why, soft=True)
     rows = []
     for place, what in zip(chosen, said, strict=True):
         row = int(first.images[place])
-        shots = [tag("figure", image(pictured[row], f"image {row}"), tag("figcaption", what))]
-        for name, one in looks.items():
-            at = (one.images == row).nonzero()[0]
-            if len(at) and one.attention is not None:
-                shown = tinted(pictured[row], one.attention[at[0]].astype("float32"))
-                alternative = f"attention of {words.called(name)} on image {row}"
-                shots.append(tag("figure", image(shown, alternative), tag("figcaption", words.called(name))))
-        rows.append(tag("div", *shots, class_="shots"))
+        if row in pictured:
+            shots = [tag("figure", image(pictured[row], f"image {row}"), tag("figcaption", what))]
+            rows.append(tag("div", *shots, *_tinted(looks, row, pictured[row]), class_="shots"))
     how = (
         "The more orange, the more the class token of the last block attends to it, in the mean of all heads; each "
-        "image by its own most. First those that the winner names wrongly."
+        "image by its own most."
     )
     return html(paragraph(how), *rows)
 
 
-def _chosen(evidence: Evidence, one: Features) -> tuple[list[int], list[str]]:
-    """Places of images: the surest mistakes, and some of several classes that are right; and what each of them is."""
+def _tinted(looks: Mapping[str, Features], row: int, encoded: bytes) -> Iterator[Html]:
+    """An image as each of them looks at it."""
+    for name, one in looks.items():
+        at = (one.images == row).nonzero()[0]
+        if len(at) and one.attention is not None:
+            shown = tinted(encoded, one.attention[at[0]].astype("float32"))
+            called = words.called(name)
+            yield tag("figure", image(shown, f"attention of {called} on image {row}"), tag("figcaption", called))
+
+
+def _chosen(evidence: Evidence, name: str, one: Features) -> tuple[list[int], list[str]]:
+    """Places of images: its surest mistakes first, and some of several classes that are right; and what each is."""
     import numpy as np
 
-    assert evidence.winner is not None
-    said = evidence.out_of_fold.get(evidence.winner["trial"])
-    if said is None or len(said.labels) <= one.images.max():
+    said = _said(evidence, name)
+    logits = {} if said is None else dict(zip(said.images.tolist(), said.student, strict=True))
+    if said is None or any(row not in logits for row in one.images.tolist()):
         places = list(range(min(IMAGES, len(one.images))))
         return places, [f"image {one.images[place]}" for place in places]
-    names = evidence.class_names(said.probability.shape[1])
-    sure, answers = said.probability.max(axis=1)[one.images], said.answers[one.images]
-    surest = np.argsort(-sure, kind="stable")
+    of_each = np.array([logits[row] for row in one.images.tolist()])
+    answers, names = of_each.argmax(axis=1), evidence.class_names(of_each.shape[1])
+    surest = np.argsort(-_softmax(of_each).max(axis=1), kind="stable")
     right = answers == one.labels
     places = [int(place) for place in surest if not right[place]][: IMAGES // 2]
     places += _of_each_class([int(place) for place in surest if right[place]], one.labels)[: IMAGES - len(places)]
 
     def what(place: int) -> str:
         label = pictures.cut(names[one.labels[place]])
-        wrongly = "" if right[place] else f", taken for {pictures.cut(names[answers[place]])}"
+        by = "" if name == "winner" else f" by {words.called(name)}"
+        wrongly = "" if right[place] else f", taken for {pictures.cut(names[answers[place]])}{by}"
         return f"{label}{wrongly}, image {one.images[place]}"
 
     return places, [what(place) for place in places]
+
+
+def _softmax(logits: "np.ndarray") -> "np.ndarray":
+    import numpy as np
+
+    raised: np.ndarray = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return raised / raised.sum(axis=1, keepdims=True)
+
+
+def _said(evidence: Evidence, name: str) -> Predictions | None:
+    """What that very student said of the images of the split."""
+    trial = _known(evidence)[name]["trial"]
+    said = predictions.read(evidence.folder, f"{CONFIRM}-{features.FOLD}-{trial}")  # and what begins like that
+    return next((one for one in said if one.run.contender == trial), None)
 
 
 def _of_each_class(places: Sequence[int], labels: "np.ndarray") -> list[int]:

@@ -44,6 +44,7 @@ def tinted(encoded: bytes, attention: "np.ndarray") -> bytes:
     import numpy as np
     from PIL import Image
 
+    attention = np.nan_to_num(attention)
     shown = Image.open(io.BytesIO(encoded)).convert("L")
     if max(shown.size) < SIDE:  # so that there is room for what lies between two patches
         factor = SIDE / max(shown.size)

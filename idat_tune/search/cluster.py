@@ -42,7 +42,7 @@ QUIET = {
 }
 WATCH_EVERY = 0.5  # seconds
 TOLD = (0, -signal.SIGINT, -signal.SIGTERM, -signal.SIGHUP)  # how a process of Ray's ends that was told to
-ECHO = 5.0  # seconds in which we hear of that too, if we all were: Ray's calls look for signals once a second
+ECHO = 3.0  # seconds in which we hear of that too, if we all were: Ray's calls look for signals once a second
 CLOSING = 4.0  # seconds that Ray has to end by itself once a signal has come
 
 
@@ -185,16 +185,16 @@ class Session:
             dead = [(name, process.returncode) for name, process in node.dead_processes()]
             if dead and self._ours:
                 name, code = dead[0]
-                return None if self._asked_within(ECHO if code in TOLD else WATCH_EVERY) else self.lost(name)
+                return None if self._ended_within(ECHO if code in TOLD else WATCH_EVERY) else self.lost(name)
             time.sleep(WATCH_EVERY)
         return None
 
-    def _asked_within(self, seconds: float) -> bool:
-        """Whether a signal comes in that time: one to all of us reaches Ray's processes too, and they may be faster."""
+    def _ended_within(self, seconds: float) -> bool:
+        """Whether we are to end in that time too: a signal to all of us may reach Ray's processes before us."""
         deadline = time.monotonic() + seconds
-        while not self.interrupts.asked and time.monotonic() < deadline:
+        while self._ours and not self.interrupts.asked and time.monotonic() < deadline:
             time.sleep(WATCH_EVERY / 10)
-        return self.interrupts.asked
+        return self.interrupts.asked or not self._ours
 
     def close(self) -> None:
         """End what was started here."""

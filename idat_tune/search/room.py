@@ -11,7 +11,7 @@ import yaml
 from idat_tune.search.config import ResourcesConfig
 
 MOST_AT_ONCE = 512  # trials on a cluster; a driver takes in some 430 reports a second, see benchmarks/tracking.md
-MOST_PER_GPU = 2  # trials, unless told: one sets up while the other steps; see benchmarks/ladder.md
+MOST_PER_GPU = 2  # trials, unless told: one may set up while the other steps, which is predicted
 CONTEXT_GB = 0.6  # of GPU memory that a process takes beside PyTorch's
 USED = 0.9  # part of a GPU's memory that trials may plan with
 BOOTSTRAP = Path("~/ray_bootstrap_config.yaml")  # which `ray up` leaves on the head

@@ -1,5 +1,6 @@
 """One trial on a worker: a RunConfig in, a result per epoch out; the worker lives on for the next."""
 
+import logging
 import math
 import os
 import platform
@@ -164,7 +165,14 @@ class Trial:
         return {"hits": packed(said.hits), "predictions": [[run.trial, encoded(config.task, said)]]}
 
     def _features(self) -> dict[str, Any]:
-        """What the student makes of some val images inside, for the page of the search."""
+        """What the student makes of some val images inside, for the page of the search; a picture costs no result."""
+        try:
+            return {"features": self._looked_inside()}
+        except Exception as failure:
+            logging.getLogger(__name__).warning("%s has no features: %s", self.job["id"], failure)
+            return {}
+
+    def _looked_inside(self) -> bytes:
         resident = self.worker.resident(self.config)
         rows = self.val[:: math.ceil(len(self.val) / features.MOST)].to(resident.device)
         with watched(self.config, resident):
@@ -172,7 +180,7 @@ class Trial:
         images, labels = rows.cpu().numpy(), resident.labels[rows].cpu().numpy()
         looks = None if attention is None else attention.numpy()
         found = features.Features(images, labels, features.mapped(given.numpy()), looks)
-        return {"features": features.encoded(found)}
+        return features.encoded(found)
 
 
 HERE = {"worker": os.getpid(), "node": platform.node()}  # of every result
