@@ -5,6 +5,7 @@ import os
 import re
 import shlex
 import shutil
+import socket
 import subprocess
 import sys
 import time
@@ -194,21 +195,23 @@ def test_ui_without_a_store_says_what_to_do(tmp_path):
 @pytest.mark.slow
 def test_the_ui_command_that_a_search_prints_works(searched):
     _, out, _ = searched
-    arguments = [sys.executable, "-m", "idat_tune.cli", "ui", "--out", str(out), "--port", "5927"]
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    arguments = [sys.executable, "-m", "idat_tune.cli", "ui", "--out", str(out), "--port", str(port)]
     server = subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
     try:
-        for _ in range(120):
+        for _ in range(480):  # its libraries alone may take a minute on a machine that does much else
             time.sleep(0.5)
             try:
-                page = urllib.request.urlopen("http://127.0.0.1:5927/", timeout=5).read()
+                page = urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=5).read()
                 break
             except OSError:
                 assert server.poll() is None
         assert b"MLflow" in page
         body = json.dumps({"max_results": 10}).encode()
-        request = urllib.request.Request("http://127.0.0.1:5927/api/2.0/mlflow/experiments/search", body)
+        request = urllib.request.Request(f"http://127.0.0.1:{port}/api/2.0/mlflow/experiments/search", body)
         request.add_header("Content-Type", "application/json")
-        names = {found["name"] for found in json.load(urllib.request.urlopen(request, timeout=20))["experiments"]}
+        names = {found["name"] for found in json.load(urllib.request.urlopen(request, timeout=60))["experiments"]}
         assert "idat-tune/digits" in names
     finally:
         os.killpg(server.pid, 15)

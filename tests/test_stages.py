@@ -7,8 +7,10 @@ import pytest
 from test_searcher import a_plan as planned
 from test_searcher import accuracy_of, asking, begin, no_linear_arm, no_object_store, results_of, run_one  # noqa: F401
 
-from idat_tune.journal import CONFIRM, EXPLORE, FINAL, TEST, Decision, Journal
+from idat_tune.journal import CONFIRM, EXPLORE, FAILED, FINAL, TEST, Decision, Journal
 from idat_tune.journal.state import BEGUN, EXPLORED, OPENED, STARTED, WINNER
+from idat_tune.metrics import WORST
+from idat_tune.search import finish
 from idat_tune.search import plan as plans
 from idat_tune.search.manifest import JOURNAL
 from idat_tune.search.stages import PROPOSE, next_step
@@ -186,3 +188,19 @@ def test_a_decision_is_the_same_after_it_was_written(tmp_path):
     (line,) = (tmp_path / "j").read_text().splitlines()
     assert Decision.from_dict(json.loads(line)) == Decision(OPENED, {"winner": "arm-default", "by": "final run"})
     assert Journal(tmp_path / "j").state == journal.state
+
+
+@pytest.mark.parametrize("folds", [0, 3])
+def test_the_default_without_a_teacher_may_win_though_its_name_ends_as_that_of_a_twin(tmp_path, folds):
+    plan = a_plan(tmp_path, folds=folds, trials=0)
+    searching = begin(plan)
+    fails = [{"score": WORST, "status": FAILED, "done": True, "reason": "Diverged: the loss of epoch 0 is nan"}]
+    for number in range(100):
+        payload = searching.suggest(str(number))
+        if not isinstance(payload, dict):
+            break
+        wins = "alone" in payload["id"] or payload["stage"] == TEST
+        run_one(searching, str(number), payload, None if wins else fails)
+    found = finish.result(plan, searching.journal, "", 1.0)
+    assert found["winner"]["trial"] == "arm-alone"
+    assert found["winner"]["test_accuracy"]

@@ -126,7 +126,8 @@ class Confirmation:
             return None
         if config.alone:
             taught = winner.removesuffix(TWIN)
-            return None if taught == winner else (taught, self.configs[taught])
+            # An arm's name may end so as well, above all that of the default without a teacher.
+            return (taught, self.configs[taught]) if taught != winner and taught in self.configs else None
         twin = self.alone_of(winner)
         return (twin, self.configs[twin]) if twin else (f"{winner}{TWIN}", config.without_teacher())
 
