@@ -114,7 +114,7 @@ def test_help_of_anything_loads_nothing_heavy(name):
 @pytest.mark.parametrize("arguments", ["tasks", "tasks --json", "--help"])
 def test_a_stdout_that_takes_nothing_ends_quietly_or_in_a_sentence(arguments, way, code, said):
     program = f"{sys.executable} -m idat_tune.cli {arguments} {way}"
-    done = subprocess.run(["bash", "-c", program], capture_output=True, text=True, timeout=60)
+    done = subprocess.run(["bash", "-c", program], capture_output=True, text=True, timeout=180)
     assert (done.returncode, done.stderr) == (code, said)
 
 

@@ -210,7 +210,7 @@ def test_a_search_cut_off_in_every_stage_loses_nothing_and_repeats_nothing(tmp_p
     for seen, cut, code, sentence in CUTS:
         wait_for(journal, seen, beyond=len(kept))  # as the one before may have got there in its last moments
         cut(running)
-        _, errors = running.communicate(timeout=60)
+        _, errors = running.communicate(timeout=180)
         assert running.returncode == code, errors
         assert sentence in errors
         now = [record["id"] for record in records_of(journal)]
@@ -244,7 +244,7 @@ def test_a_worker_that_is_killed_costs_one_attempt_and_no_result(tmp_path, way):
     wait_for(journal, TRIAL)
     worker = records_of(journal)[0]["worker"]
     os.kill(worker, signal.SIGKILL)
-    output, errors = running.communicate(timeout=120)
+    output, errors = running.communicate(timeout=300)
     assert running.returncode == 0, errors
     result = json.loads(output)
     assert sum(result["trials"].values()) == 4
@@ -356,7 +356,7 @@ thread.join()
 assert ray.is_initialized()
 print(*remarks, sep="\\n")
 """
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     searched, whose, room = done.stdout.splitlines()
     assert searched == "searched"

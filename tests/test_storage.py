@@ -254,7 +254,7 @@ def test_a_search_goes_on_on_a_new_head_from_its_copy(tmp_path):
         assert running.poll() is None, running.stderr.read()
         time.sleep(0.05)
     running.send_signal(signal.SIGTERM)
-    running.communicate(timeout=60)
+    running.communicate(timeout=180)
     assert running.returncode == 130
     done = command(*words, "--json", cwd=new)
     assert done.returncode == 0, done.stderr
