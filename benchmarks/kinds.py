@@ -28,6 +28,7 @@ CHOOSING = 100  # the seed of runs that are measured on val, to choose
 TRIALS = 8
 EPOCHS = 10  # of every run: what a shorter one is best at, a longer one may not bear
 WAYS = {"alone": {"teacher": "none"}, "kl": {"teacher": "glyph_small", "distill.loss": "kl"}}
+BROKEN = 0.1  # standard deviation of accuracies beyond which some of the runs did not learn
 CHOSEN = {"adapter.hidden_dim": "h", "adapter.scale": "scale", "adapter.targets": "targets", "optim.lr": "lr"}
 OF_KL = {"distill.temperature": "T", "distill.weight": "lambda"}
 
@@ -72,6 +73,10 @@ class Found:
     def mean(self, way: str, name: str = "accuracy") -> float:
         return statistics.fmean(run[name] for run in self.runs[way].values())
 
+    def spread(self, way: str) -> float:
+        """Standard deviation of the accuracies, a fraction."""
+        return statistics.stdev(run["accuracy"] for run in self.runs[way].values())
+
 
 def row(found: Found, others: Sequence[Found]) -> str:
     """Of the table of a task, of which the others are too."""
@@ -107,10 +112,13 @@ def sentences(found: Sequence[Found]) -> list[str]:
     middle = 100 * statistics.median(each.mean("kl") - each.mean("alone") for each in found)
     named = [f" ({', '.join(kinds)})" if kinds else "" for kinds in (gains, losses)]
     chance = "" if len(found) < 10 else f"; of {len(found)} about one lies beyond its 95 % interval by chance"
+    broken = [f"{each.kind} {way}" for each in found for way in WAYS if each.spread(way) > BROKEN]
+    collapsed = f"- {found[0].task}: chosen by one run on val, some of the {len(SEEDS)} that are tested collapse with "
     return [
         f"- {found[0].task}: the best alone are {first}.",
         f"- {found[0].task}: over {len(found)} kinds kl gives {middle:+.1f} points in the median; {len(gains)} gain "
         f"reliably{named[0]}, {len(losses)} lose reliably{named[1]}{chance}.",
+        *([f"{collapsed}{', '.join(broken)}, so these say nothing of a teacher."] if broken else []),
     ]
 
 
