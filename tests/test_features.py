@@ -7,8 +7,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from conftest import command, noise
+from conftest import command, glyphs, noise
 from PIL import Image
+from played import made
+from test_searcher import no_linear_arm, no_object_store  # noqa: F401
 
 from idat_tune import features
 from idat_tune.config import RunConfig
@@ -18,7 +20,9 @@ from idat_tune.features import Features
 from idat_tune.kinds import KINDS
 from idat_tune.model import build
 from idat_tune.report.shots import tinted
+from idat_tune.report.task import write
 from idat_tune.run import run_on
+from idat_tune.worker.trial import Trial, Worker
 
 VIT, SWIN = "random:vit_tiny_patch16_224", "random:swin_tiny_patch4_window7_224"
 
@@ -207,3 +211,45 @@ def test_the_page_says_why_nothing_is_known_inside(searched, tmp_path):
         "There are no maps and no attention: the folder features is not there"
         in (tmp_path / "runs" / "first" / "report.html").read_text()
     )
+
+
+def test_a_map_that_there_is_not_says_so_and_so_does_what_is_lost(tmp_path, no_object_store, no_linear_arm):  # noqa: F811
+    found = made(tmp_path)
+    trial = found.result["winner"]["trial"]
+    kept = features.read(found.folder, trial)
+    features.keep(found.folder, f"confirm-0-{trial}", features.encoded(replace(kept, places=0 * kept.places)))
+    text = write(found.folder, found.content, found.journal, found.result).read_text()
+    assert " has no map: its images are too few, or look all the same to the head." in text
+    (found.folder / features.FOLDER / f"confirm-0-{trial}.safetensors").write_bytes(b"half")
+    text = write(found.folder, found.content, found.journal, found.result).read_text()
+    assert "Of the winner itself nothing was kept." in text
+    for file in (found.folder / features.FOLDER).iterdir():
+        file.unlink()
+    text = write(found.folder, found.content, found.journal, found.result).read_text()
+    assert "the folder features has nothing of these students that can be read" in text
+
+
+@pytest.mark.parametrize("broken", ["looked_inside", "features.mapped"])
+def test_a_picture_costs_no_result(broken, monkeypatch):
+    def fails(*_):
+        raise RuntimeError("no picture today")
+
+    monkeypatch.setattr(f"idat_tune.worker.trial.{broken}", fails)
+    result = confirmed(fold=0)
+    assert result["status"] == "complete"
+    assert "features" not in result
+    assert result["hits"]
+
+
+@pytest.mark.parametrize(("fold", "wanted"), [(0, True), (1, False)])
+def test_a_student_is_looked_at_on_the_first_split_alone(fold, wanted):
+    assert ("features" in confirmed(fold)) is wanted
+
+
+def confirmed(fold):
+    """The last result of a trial that confirms."""
+    worker = Worker({"train": noise(40), "val": noise(20, seed=1)})
+    flat = glyphs(epochs=1, optim__warmup_epochs=0).flat()
+    job = {"id": f"confirm-{fold}-a", "stage": "confirm", "fold": fold, "contender": "a", "config": flat}
+    trial = Trial(worker, job)
+    return trial.result(trial.advanced())
