@@ -9,16 +9,18 @@ import pytest
 import torch
 from conftest import command, glyphs, noise
 from PIL import Image
-from played import made
+from played import made, own_task
 from test_searcher import no_linear_arm, no_object_store  # noqa: F401
 
-from idat_tune import features
+from idat_tune import features, tasks
 from idat_tune.config import RunConfig
 from idat_tune.engine.inside import looked_inside
 from idat_tune.engine.resident import Resident
 from idat_tune.features import Features
 from idat_tune.kinds import KINDS
 from idat_tune.model import build
+from idat_tune.report.evidence import Evidence
+from idat_tune.report.inside import _maps
 from idat_tune.report.shots import tinted
 from idat_tune.report.task import write
 from idat_tune.run import run_on
@@ -253,3 +255,17 @@ def confirmed(fold):
     job = {"id": f"confirm-{fold}-a", "stage": "confirm", "fold": fold, "contender": "a", "config": flat}
     trial = Trial(worker, job)
     return trial.result(trial.advanced())
+
+
+def test_a_task_that_lost_classes_since_is_shown_all_the_same(tmp_path, monkeypatch, no_object_store, no_linear_arm):  # noqa: F811
+    for name in ("TASKS", "_BY_KEY"):
+        monkeypatch.setattr(tasks, name, dict(getattr(tasks, name)))
+    own_task(4)
+    found = made(tmp_path, task="mine", fixed={"epochs": 4, "student": "glyph_base"})
+    own_task(2)
+    maps = _maps(Evidence.of(found.folder, found.content, found.journal, found.result), {"winner": shown(found)})
+    assert "the nearest image is of the same class for" in maps
+
+
+def shown(found):
+    return features.read(found.folder, found.result["winner"]["trial"])
